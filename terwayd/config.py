@@ -1,0 +1,194 @@
+"""/etc/terway.toml as a frozen value: every key has a default, so that an empty file works.
+
+Parsing is strict: an unknown key or a value of the wrong type is an error that names the key, and
+the nearest right name.  This file does not read files; it gets the text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
+
+from terwayd.errors import ConfigError
+
+DEFAULT_PATH = "/etc/terway.toml"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a string")
+    return value
+
+
+def _interface(value: object) -> str:
+    name = _text(value)
+    if not 0 < len(name) < 16 or name in {".", ".."} or re.search(r"[\s/:]", name):
+        raise ValueError("an interface name: 1 to 15 characters without space, slash or colon")
+    return name
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError("a CNI network name: letters, digits, '_', '.', '-'")
+    return name
+
+
+def _path(value: object) -> str:
+    path = _text(value)
+    if not path.startswith("/"):
+        raise ValueError("an absolute path")
+    return path
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("a list of absolute paths")
+    return tuple(_path(item) for item in value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("true or false")
+    return value
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def _duration(value: object) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ValueError('a time such as "60s", "500ms" or "2m"')
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _mtu(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or (value != 0 and not 576 <= value <= 65535):
+        raise ValueError("0 (as the bridge) or a number from 576 to 65535")
+    return value
+
+
+def _cidrs(value: object) -> tuple[Network, ...] | None:
+    if value == "auto":
+        return None
+    if not isinstance(value, list):
+        raise TypeError('"auto" or a list of networks such as ["10.96.0.0/12"]')
+    try:
+        return tuple(ipaddress.ip_network(_text(item)) for item in value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"networks such as 10.96.0.0/12 ({error})") from None
+
+
+def _one_of(*choices: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in choices:
+            raise ValueError(" or ".join(f'"{choice}"' for choice in choices))
+        return cast(str, value)
+
+    return parse
+
+
+def _key(default: Any, parse: Callable[[object], Any]) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """[host]: the NIC and the bridge."""
+
+    uplink: str = _key("auto", _interface)
+    bridge: str = _key("mybr0", _interface)
+    verify_timeout: float = _key(10.0, _duration)
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpConfig:
+    """[dhcp]: what the pods' DHCP clients send, and how long they wait (seconds)."""
+
+    timeout: float = _key(60.0, _duration)
+    client_id: str = _key("pod", _one_of("pod", "container", "mac"))
+    hostname: bool = _key(True, _flag)
+    vendor_class: str = _key("terwayd", _text)
+
+
+@dataclass(frozen=True, slots=True)
+class PodsConfig:
+    """[pods]: the pods' interfaces and routes.  `service_cidrs` is None for "auto"."""
+
+    mac: str = _key("stable", _one_of("stable", "random"))
+    service_cidrs: tuple[Network, ...] | None = _key(None, _cidrs)
+    default_route: bool = _key(True, _flag)
+    mtu: int = _key(0, _mtu)
+    ipv6: str = _key("slaac", _one_of("slaac", "off"))
+
+
+@dataclass(frozen=True, slots=True)
+class CniConfig:
+    """[cni]: where the container runtimes look."""
+
+    name: str = _key("terway", _name)
+    bin_dirs: tuple[str, ...] = _key(("/opt/cni/bin",), _paths)
+    conf_dir: str = _key("/etc/cni/net.d", _path)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole of /etc/terway.toml."""
+
+    host: HostConfig = HostConfig()
+    dhcp: DhcpConfig = DhcpConfig()
+    pods: PodsConfig = PodsConfig()
+    cni: CniConfig = CniConfig()
+    path: str = DEFAULT_PATH
+
+
+_SECTIONS: dict[str, type] = {"host": HostConfig, "dhcp": DhcpConfig, "pods": PodsConfig, "cni": CniConfig}
+
+
+def parse(text: str, path: str = DEFAULT_PATH) -> Config:
+    """The configuration that `text` asks for; `path` is only for messages.
+
+    Raises ConfigError, naming the key, for anything that is not understood.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint=f"mend that line of {path}") from None
+    sections = {}
+    for name, values in raw.items():
+        if name not in _SECTIONS:
+            raise _unknown(path, f"[{name}]", name, _SECTIONS)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: {name} must be a section", hint=f"write [{name}] on a line of its own")
+        sections[name] = _section(path, name, values)
+    return Config(path=path, **sections)
+
+
+def _section(path: str, name: str, values: dict[str, object]) -> Any:
+    parsers = {item.name: item.metadata["parse"] for item in fields(_SECTIONS[name])}
+    parsed = {}
+    for key, value in values.items():
+        if key not in parsers:
+            raise _unknown(path, f"{name}.{key}", key, parsers)
+        try:
+            parsed[key] = parsers[key](value)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path}: {name}.{key} = {value!r} is wrong: expected {error}",
+                hint=f"mend {key} under [{name}], or remove the line for its default",
+            ) from None
+    return _SECTIONS[name](**parsed)
+
+
+def _unknown(path: str, shown: str, key: str, known: dict[str, Any]) -> ConfigError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f'did you mean "{near[0]}"?' if near else "known here: " + ", ".join(known)
+    return ConfigError(f"{path}: unknown {shown}", hint=hint)

@@ -1,0 +1,256 @@
+"""The steps of a takeover: each a value that knows its inverse and prints as the `ip` command for it.
+
+A plan is a tuple of steps; a dry run prints them; undoing is the inverses in reverse.  Every step
+may be done twice, and undone without having been done: that is what makes a crash anywhere
+harmless.  How a step is done is the kernel package's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from terwayd.host.snapshot import (
+    IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
+    RTNH_F_ONLINK,
+    TABLE_MAIN,
+    Address,
+    Neighbour,
+    Route,
+)
+
+_SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
+_PROTOS = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
+_TYPES = {1: "", 6: "blackhole ", 7: "unreachable ", 8: "prohibit "}
+
+
+@dataclass(frozen=True, slots=True)
+class AddBridge:
+    """A bridge with the NIC's MAC in the creating message, so that nothing rewrites it."""
+
+    name: str
+    mac: str
+    mtu: int
+
+    def __str__(self) -> str:
+        return (
+            f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge"
+            " stp_state 0 forward_delay 0 mcast_snooping 0"
+        )
+
+    def inverse(self) -> Step:
+        return DelLink(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class DelLink:
+    name: str
+
+    def __str__(self) -> str:
+        return f"ip link del {self.name}"
+
+    def inverse(self) -> Step | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    dev: str
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} up"
+
+    def inverse(self) -> Step | None:
+        return None  # the bridge goes with its AddBridge
+
+
+@dataclass(frozen=True, slots=True)
+class SetAlias:
+    """The mark by which a NIC of ours is known again when nothing else is left."""
+
+    dev: str
+    alias: str
+    before: str
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} alias '{self.alias}'"
+
+    def inverse(self) -> Step:
+        return SetAlias(self.dev, self.before, self.alias)
+
+
+@dataclass(frozen=True, slots=True)
+class Enslave:
+    dev: str
+    bridge: str
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} master {self.bridge}"
+
+    def inverse(self) -> Step:
+        return Release(self.dev, self.bridge)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    dev: str
+    bridge: str
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} nomaster"
+
+    def inverse(self) -> Step:
+        return Enslave(self.dev, self.bridge)
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """`key` as under /proc/sys, such as net/ipv6/conf/eth0/accept_ra."""
+
+    key: str
+    value: str
+    before: str | None = None
+
+    def __str__(self) -> str:
+        return f"sysctl -w {self.key}={self.value}"
+
+    def inverse(self) -> Step | None:
+        return None if self.before is None else SetSysctl(self.key, self.before, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """An address, usable at once: an IPv6 address is added without duplicate address detection."""
+
+    address: Address
+
+    def __str__(self) -> str:
+        return f"ip addr add {_address(self.address)}"
+
+    def inverse(self) -> Step:
+        return DelAddress(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class DelAddress:
+    address: Address
+
+    def __str__(self) -> str:
+        return f"ip addr del {self.address.interface} dev {self.address.dev}"
+
+    def inverse(self) -> Step:
+        return AddAddress(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class AddNeighbour:
+    """What the host knew of its neighbours, so that no packet waits for an ARP answer."""
+
+    neighbour: Neighbour
+
+    def __str__(self) -> str:
+        n = self.neighbour
+        nud = "permanent" if n.permanent else "stale"
+        return f"ip neigh replace {n.ip} lladdr {n.mac} dev {n.dev} nud {nud}"
+
+    def inverse(self) -> Step | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    """A route put in front of one with the same destination and metric: it wins from that moment on."""
+
+    route: Route
+
+    def __str__(self) -> str:
+        return f"ip route prepend {_route(self.route)}"
+
+    def inverse(self) -> Step:
+        return DelRoute(self.route)
+
+
+@dataclass(frozen=True, slots=True)
+class DelRoute:
+    route: Route
+
+    def __str__(self) -> str:
+        return f"ip route del {_route(self.route)}"
+
+    def inverse(self) -> Step:
+        return AddRoute(self.route)
+
+
+Step = (
+    AddBridge
+    | DelLink
+    | SetUp
+    | SetAlias
+    | Enslave
+    | Release
+    | SetSysctl
+    | AddAddress
+    | DelAddress
+    | AddNeighbour
+    | AddRoute
+    | DelRoute
+)
+
+
+def undo(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps that lead back: the inverses, last first."""
+    return tuple(step for step in (done.inverse() for done in reversed(steps)) if step is not None)
+
+
+def _address(address: Address) -> str:
+    words = [str(address.interface)]
+    if address.peer is not None:
+        words = [str(address.interface.ip), "peer", f"{address.peer}/{address.interface.network.prefixlen}"]
+    if address.broadcast is not None:
+        words += ["brd", str(address.broadcast)]
+    words += ["dev", address.dev]
+    if address.label and address.label != address.dev:
+        words += ["label", address.label]
+    if address.scope:
+        words += ["scope", _SCOPES.get(address.scope, str(address.scope))]
+    if address.metric:
+        words += ["metric", str(address.metric)]
+    if address.valid is not None:
+        words += ["valid_lft", str(address.valid), "preferred_lft", str(address.preferred)]
+    if address.flags & IFA_F_NOPREFIXROUTE:
+        words.append("noprefixroute")
+    if address.flags & IFA_F_NODAD or address.interface.version == 6:
+        words.append("nodad")
+    return " ".join(words)
+
+
+def _route(route: Route) -> str:
+    dst = "default" if route.dst.prefixlen == 0 else str(route.dst)
+    words = ["-6"] if route.dst.version == 6 and dst == "default" else []
+    words.append(_TYPES.get(route.type, f"type{route.type} ") + dst)
+    words += _leg(route.dst.version, route.gateway, route.dev)
+    for hop in route.hops:
+        words += ["nexthop", *_leg(route.dst.version, hop.gateway, hop.dev), "weight", str(hop.weight)]
+        words += ["onlink"] if hop.flags & RTNH_F_ONLINK else []
+    if route.table != TABLE_MAIN:
+        words += ["table", str(route.table)]
+    words += ["proto", _PROTOS.get(route.proto, str(route.proto))]
+    if route.scope:
+        words += ["scope", _SCOPES.get(route.scope, str(route.scope))]
+    if route.prefsrc is not None:
+        words += ["src", str(route.prefsrc)]
+    if route.priority:
+        words += ["metric", str(route.priority)]
+    for name, value in route.metrics:
+        words += [name.removeprefix("RTAX_").lower(), str(value)]
+    if route.flags & RTNH_F_ONLINK:
+        words.append("onlink")
+    return " ".join(words)
+
+
+def _leg(version: int, gateway: object, dev: str) -> list[str]:
+    words = []
+    if gateway is not None:
+        family = getattr(gateway, "version", version)
+        words += ["via", str(gateway)] if family == version else ["via", f"inet{family}", str(gateway)]
+    return [*words, "dev", dev] if dev else words

@@ -1,0 +1,1 @@
+"""The kernel's side: netlink, network namespaces, packet sockets.  Above it, values only."""

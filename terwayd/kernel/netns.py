@@ -1,0 +1,87 @@
+"""Running code in another network namespace.
+
+A namespace belongs to a thread.  So the code runs in a thread that is made for it, enters the
+namespace by its descriptor, and is thrown away: no other thread is ever in the wrong place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from terwayd.errors import CniError
+
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, fixed since Linux 3.8
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(descriptor: int) -> None:
+    """Move the calling thread into the network namespace of `descriptor`; OSError when it is none."""
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+async def run(descriptor: int, work: Callable[[], T]) -> T:
+    """`work()` in the network namespace of `descriptor`, in a thread of its own."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def body() -> None:
+        result, failure = None, None
+        try:
+            enter(descriptor)
+            result = work()
+        except BaseException as error:
+            failure = error
+        loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=body, name="netns", daemon=True).start()
+    return await asyncio.shield(future)
+
+
+def require(descriptor: int, path: str) -> None:
+    """Raise CniError unless `descriptor`, opened from `path`, is a network namespace."""
+    try:
+        kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind != _CLONE_NEWNET:
+        raise CniError(
+            4,
+            f"CNI_NETNS={path} is not a network namespace",
+            hint="the runtime must pass a path such as /run/netns/NAME or /proc/PID/ns/net",
+        )
+
+
+def same_as_ours(descriptor: int) -> bool:
+    """Whether the namespace of `descriptor` is the one this process is in."""
+    return os.fstat(descriptor).st_ino == Path("/proc/self/ns/net").stat().st_ino
+
+
+def is_the_machines() -> bool:
+    """Whether this process is in the network namespace that the machine booted with.
+
+    In a PID namespace of its own, as a test host is, process 1 is not the machine's: then no.
+    """
+    if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
+        return False
+    return Path("/proc/1/ns/net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino

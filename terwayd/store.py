@@ -1,0 +1,142 @@
+"""What must outlive the process: the journal of the takeover, and the pods with their leases.
+
+One SQLite file, write-ahead log.  The journal is written through to the disk before anything is
+changed on the host; a pod's row needs to survive the process, and the disk gets it in its own time.
+A file that is no database is set aside, never deleted; one of a newer terwayd is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from terwayd.clock import Epoch
+from terwayd.errors import StoreError
+
+DEFAULT_PATH = Path("/var/lib/terwayd/state.db")
+_VERSION = 1
+_TABLES = """
+CREATE TABLE takeover (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    boot_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    plan TEXT NOT NULL
+) STRICT;
+CREATE TABLE attachments (
+    network TEXT NOT NULL,
+    container_id TEXT NOT NULL,
+    ifname TEXT NOT NULL,
+    pod TEXT NOT NULL,
+    lease TEXT,
+    boot_id TEXT NOT NULL,
+    clock_offset REAL NOT NULL,
+    PRIMARY KEY (network, container_id, ifname)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverRecord:
+    """What was planned for the host; `state` is "applying", "up" or "undoing"."""
+
+    boot_id: str
+    state: str
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentRecord:
+    """A pod's row: both parts as JSON values; the lease's times are of `epoch`."""
+
+    pod: dict[str, Any]
+    lease: dict[str, Any] | None
+    epoch: Epoch
+
+
+class Store:
+    """The state database; may be used from several threads, one call at a time."""
+
+    def __init__(self, path: Path = DEFAULT_PATH) -> None:
+        self.path = path
+        self.set_aside: Path | None = None
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = self._open()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise self._failed("open", error) from None
+            self.set_aside = self._move_aside()
+            self._db = self._open()
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}", hint="terwayd runs as root") from None
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self.path.chmod(0o600)
+        db.execute("PRAGMA journal_mode = WAL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise StoreError(
+                f"{self.path} was written by a newer terwayd (format {version}, this one knows {_VERSION})",
+                hint=f"install that version again, or move {self.path} away: pods get new leases",
+            )
+        if version == 0:
+            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT")
+        return db
+
+    def _move_aside(self) -> Path:
+        broken = next(p for n in range(1000) if not (p := self.path.with_suffix(f".broken-{n}")).exists())
+        for suffix in ("", "-wal", "-shm"):
+            part = self.path.with_name(self.path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                part.rename(broken.with_name(broken.name + suffix))
+        return broken
+
+    def _failed(self, doing: str, error: Exception) -> StoreError:
+        return StoreError(f"cannot {doing} {self.path}: {error}", hint=f"df {self.path.parent}; ls -l {self.path}")
+
+    def _execute(self, sql: str, values: tuple[Any, ...] = (), *, durable: bool = False) -> list[Any]:
+        """Run one statement; with `durable` it is on the disk when this returns."""
+        with self._lock:
+            try:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._failed("write", error) from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def takeover(self) -> TakeoverRecord | None:
+        rows = self._execute("SELECT boot_id, state, plan FROM takeover")
+        return TakeoverRecord(rows[0][0], rows[0][1], json.loads(rows[0][2])) if rows else None
+
+    def write_takeover(self, record: TakeoverRecord) -> None:
+        """On the disk when this returns."""
+        values = (record.boot_id, record.state, json.dumps(record.plan))
+        self._execute("INSERT OR REPLACE INTO takeover VALUES (1, ?, ?, ?)", values, durable=True)
+
+    def clear_takeover(self) -> None:
+        self._execute("DELETE FROM takeover", durable=True)
+
+    def attachments(self) -> list[AttachmentRecord]:
+        rows = self._execute("SELECT pod, lease, boot_id, clock_offset FROM attachments")
+        return [
+            AttachmentRecord(json.loads(pod), json.loads(lease) if lease else None, Epoch(boot_id, offset))
+            for pod, lease, boot_id, offset in rows
+        ]
+
+    def write_attachment(self, key: tuple[str, str, str], record: AttachmentRecord) -> None:
+        lease = json.dumps(record.lease) if record.lease is not None else None
+        values = (*key, json.dumps(record.pod), lease, record.epoch.boot_id, record.epoch.offset)
+        self._execute("INSERT OR REPLACE INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def delete_attachment(self, key: tuple[str, str, str]) -> None:
+        self._execute("DELETE FROM attachments WHERE network = ? AND container_id = ? AND ifname = ?", key)
