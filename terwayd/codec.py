@@ -49,7 +49,7 @@ def encode(value: Any) -> Any:
 
 def decode(wanted: type[T], raw: Any) -> T:
     """The value of type `wanted` that `raw` was made of; ValueError or TypeError when it was not."""
-    return typing.cast(T, _decode(wanted, raw))
+    return typing.cast("T", _decode(wanted, raw))
 
 
 def _decode(wanted: Any, raw: Any) -> Any:
@@ -62,7 +62,7 @@ def _decode(wanted: Any, raw: Any) -> Any:
     if origin in {types.UnionType, typing.Union}:
         return _decode_union(typing.get_args(wanted), raw)
     if dataclasses.is_dataclass(wanted):
-        hints = _hints(typing.cast(type, wanted))
+        hints = _hints(typing.cast("type", wanted))
         return wanted(**{key: _decode(hints[key], item) for key, item in raw.items() if key != "is"})  # type: ignore[operator]
     if wanted in _IP:
         return _IP[wanted](raw)

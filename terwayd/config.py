@@ -91,7 +91,7 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
             raise ValueError(" or ".join(f'"{choice}"' for choice in choices))
-        return cast(str, value)
+        return cast("str", value)
 
     return parse
 
@@ -167,7 +167,9 @@ def parse(text: str, path: str = DEFAULT_PATH) -> Config:
         if name not in _SECTIONS:
             raise _unknown(path, f"[{name}]", name, _SECTIONS)
         if not isinstance(values, dict):
-            raise ConfigError(f"{path}: {name} must be a section", hint=f"write [{name}] on a line of its own")
+            raise ConfigError(
+                f"{path}: {name} must be a section", hint=f"write [{name}] on a line of its own"
+            )
         sections[name] = _section(path, name, values)
     return Config(path=path, **sections)
 

@@ -99,7 +99,9 @@ class Store:
         return broken
 
     def _failed(self, doing: str, error: Exception) -> StoreError:
-        return StoreError(f"cannot {doing} {self.path}: {error}", hint=f"df {self.path.parent}; ls -l {self.path}")
+        return StoreError(
+            f"cannot {doing} {self.path}: {error}", hint=f"df {self.path.parent}; ls -l {self.path}"
+        )
 
     def _execute(self, sql: str, values: tuple[Any, ...] = (), *, durable: bool = False) -> list[Any]:
         """Run one statement; with `durable` it is on the disk when this returns."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from terwayd.errors import Refused
 from terwayd.host import steps as s
-from terwayd.host.snapshot import (
+from terwayd.host.uplink import uplink_alias
+from terwayd.model import (
     IFA_F_NOPREFIXROUTE,
     ROUTE_UNICAST,
     TABLE_LOCAL,
@@ -20,23 +21,52 @@ from terwayd.host.snapshot import (
     Host,
     Link,
     Route,
-    uplink_alias,
 )
 
 IFA_F_TEMPORARY = 0x01  # of IPv6; the same bit is "secondary" for IPv4
 _MOVABLE_TYPES = {ROUTE_UNICAST, 6, 7, 8}  # unicast, blackhole, unreachable, prohibit
 
 # What an administrator may have set on the NIC and expects to hold for the host's address still.
-_SYSCTLS_4 = (
-    "accept_local accept_redirects accept_source_route arp_accept arp_announce arp_filter arp_ignore arp_notify"
-    " disable_policy forwarding log_martians promote_secondaries proxy_arp route_localnet rp_filter"
-    " secure_redirects send_redirects shared_media src_valid_mark"
-).split()
-_SYSCTLS_6 = (
-    "accept_dad accept_ra accept_ra_defrtr accept_ra_pinfo accept_ra_rt_info_max_plen accept_redirects"
-    " accept_source_route autoconf dad_transmits disable_ipv6 forwarding hop_limit max_addresses"
-    " proxy_ndp router_solicitations suppress_frag_ndisc use_tempaddr"
-).split()
+_SYSCTLS_4 = [
+    "accept_local",
+    "accept_redirects",
+    "accept_source_route",
+    "arp_accept",
+    "arp_announce",
+    "arp_filter",
+    "arp_ignore",
+    "arp_notify",
+    "disable_policy",
+    "forwarding",
+    "log_martians",
+    "promote_secondaries",
+    "proxy_arp",
+    "route_localnet",
+    "rp_filter",
+    "secure_redirects",
+    "send_redirects",
+    "shared_media",
+    "src_valid_mark",
+]
+_SYSCTLS_6 = [
+    "accept_dad",
+    "accept_ra",
+    "accept_ra_defrtr",
+    "accept_ra_pinfo",
+    "accept_ra_rt_info_max_plen",
+    "accept_redirects",
+    "accept_source_route",
+    "autoconf",
+    "dad_transmits",
+    "disable_ipv6",
+    "forwarding",
+    "hop_limit",
+    "max_addresses",
+    "proxy_ndp",
+    "router_solicitations",
+    "suppress_frag_ndisc",
+    "use_tempaddr",
+]
 
 COPIED_SYSCTLS = tuple([f"net/ipv4/conf/{{}}/{key}" for key in _SYSCTLS_4])
 COPIED_SYSCTLS += tuple([f"net/ipv6/conf/{{}}/{key}" for key in _SYSCTLS_6])
@@ -93,7 +123,9 @@ def _addresses(found: tuple[Address, ...]) -> tuple[list[Address], list[str]]:
     kept, warnings = [], []
     for address in found:
         if address.interface.version == 6 and address.flags & IFA_F_TEMPORARY:
-            warnings.append(f"{address.interface} is a temporary address: the kernel makes a new one on the bridge")
+            warnings.append(
+                f"{address.interface} is a temporary address: the kernel makes a new one on the bridge"
+            )
         else:
             kept.append(address)
     return kept, warnings
@@ -155,7 +187,11 @@ def differences(host: Host, plan: Plan) -> tuple[str, ...]:
     here = {address.interface for address in host.addresses_of(bridge.name)}
     on_nic = {address.interface for address in host.addresses_of(nic.name)}
     for step in plan.steps:
-        if isinstance(step, s.AddAddress) and step.address.valid is None and step.address.interface not in here:
+        if (
+            isinstance(step, s.AddAddress)
+            and step.address.valid is None
+            and step.address.interface not in here
+        ):
             found.append(f"{step.address.interface} is not on {bridge.name}")
         if isinstance(step, s.DelAddress) and step.address.interface in on_nic:
             found.append(f"{step.address.interface} is on {nic.name}")

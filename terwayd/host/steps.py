@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from terwayd.host.snapshot import (
+from terwayd.model import (
     IFA_F_NODAD,
     IFA_F_NOPREFIXROUTE,
     RTNH_F_ONLINK,

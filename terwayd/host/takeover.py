@@ -18,10 +18,11 @@ from terwayd.config import Config
 from terwayd.errors import HostError, KernelError, RolledBack
 from terwayd.host import apply as do
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, differences, plan
-from terwayd.host.snapshot import Host, IPAddress, find_uplink
 from terwayd.host.steps import Step, undo
+from terwayd.host.uplink import find_uplink
 from terwayd.kernel import arp
 from terwayd.kernel.netlink import Netlink, read_sysctls
+from terwayd.model import Host, IPAddress
 from terwayd.store import Store, TakeoverRecord
 
 log = logging.getLogger(__name__)
@@ -169,5 +170,3 @@ class Takeover:
             return arp.answers(dev, link.mac, source, gateway, timeout)
         except OSError as error:
             raise KernelError(f"asking for {gateway} on {dev}: {error.strerror}", error.errno or 0) from None
-
-

@@ -1,4 +1,4 @@
-"""rtnetlink: the kernel's interfaces, addresses, routes and neighbours as the values of host.snapshot.
+"""rtnetlink: the kernel's interfaces, addresses, routes and neighbours as the values of terwayd.model.
 
 The only importer of pyroute2; nothing above sees its messages or its errors.  A Netlink belongs to
 the thread, and so to the network namespace, in which it was made, and is used nowhere else.
@@ -32,7 +32,7 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from terwayd.errors import KernelError
-from terwayd.host.snapshot import (
+from terwayd.model import (
     IFA_F_NODAD,
     Address,
     Hop,
@@ -326,14 +326,19 @@ def _ifaddrmsg(address: Address, index: int) -> Any:
     if address.metric:
         attrs.append(["IFA_RT_PRIORITY", address.metric])
     if address.valid is not None:
-        times = {"ifa_valid": address.valid, "ifa_preferred": address.preferred or 0, "cstamp": 0, "tstamp": 0}
+        times = {
+            "ifa_valid": address.valid,
+            "ifa_preferred": address.preferred or 0,
+            "cstamp": 0,
+            "tstamp": 0,
+        }
         attrs.append(["IFA_CACHEINFO", times])
     message["attrs"] = attrs
     return message
 
 
 def _route(message: Any, names: dict[int, str]) -> Route:
-    any_of = "0.0.0.0" if message["family"] == 2 else "::"
+    any_of = str(IPv4Address(0)) if message["family"] == 2 else "::"
     dst = message.get_attr("RTA_DST") or any_of
     cache = message.get_attr("RTA_CACHEINFO")
     expires = cache["rta_expires"] if cache and message["family"] == 10 else 0
@@ -362,7 +367,9 @@ def _route(message: Any, names: dict[int, str]) -> Route:
 
 def _is_nexthop(value: Any) -> bool:
     """pyroute2 0.7 does not know RTA_NH_ID: it shows as an unknown attribute with its header."""
-    return isinstance(value, int) or (isinstance(value, dict) and value.get("header", {}).get("type") == _RTA_NH_ID)
+    return isinstance(value, int) or (
+        isinstance(value, dict) and value.get("header", {}).get("type") == _RTA_NH_ID
+    )
 
 
 def _hops(message: Any, names: dict[int, str]) -> Iterator[Hop]:

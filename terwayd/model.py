@@ -1,7 +1,7 @@
-"""What the kernel says of the host's network, as frozen values, and which NIC is the uplink.
+"""What the kernel says of a host's network, as frozen values.
 
-A snapshot is taken whole before anything is planned; planning, diffing and undoing work on it
-alone.  This file does not know what netlink is.
+A snapshot (Host) is taken whole before anything is planned; planning, comparing and undoing work
+on it alone.  This file does not know what netlink is.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-
-from terwayd.errors import HostError, Refused
 
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
@@ -144,79 +142,3 @@ class Host:
                 if gateway is not None and gateway not in gateways:
                     gateways.append(gateway)
         return tuple(gateways)
-
-
-_SETTING = "host.uplink in /etc/terway.toml"
-
-
-def find_uplink(host: Host, wanted: str, bridge: str) -> Link:
-    """The NIC to put under the bridge: `wanted`, or for "auto" the one of the default route.
-
-    Raises Refused where it must not be taken over, HostError where it is not there (yet).
-    A NIC that is under `bridge` already is a right answer.
-    """
-    if wanted == "auto":
-        link = _of_default_route(host, bridge)
-    else:
-        named = host.link(wanted)
-        if named is None:
-            names = ", ".join(link.name for link in host.links if not link.loopback and not link.kind)
-            raise HostError(
-                f"host.uplink: there is no interface {wanted!r} on this host",
-                hint=f"set {_SETTING} to one of: {names or 'none found'}; or to auto",
-            )
-        link = named
-    _refuse(host, link, bridge)
-    return link
-
-
-def _of_default_route(host: Host, bridge: str) -> Link:
-    for route in host.default_routes():
-        name = route.dev or next((hop.dev for hop in route.hops), "")
-        link = host.link(name)
-        if link is None:
-            continue
-        if link.name != bridge:
-            return link
-        ports = [port for port in host.links if port.master == link.index and not port.alias and port.kind != "veth"]
-        ports += [port for port in host.links if port.master == link.index and port.alias == uplink_alias(bridge)]
-        if ports:
-            return ports[-1]
-    raise HostError(
-        'host.uplink = "auto": this host has no default route to find its NIC by',
-        hint=f"wait for the network, or name the NIC: {_SETTING}",
-    )
-
-
-def uplink_alias(bridge: str) -> str:
-    """The interface alias that marks a NIC as put under `bridge` by terwayd."""
-    return f"terwayd uplink of {bridge}"
-
-
-def _refuse(host: Host, link: Link, bridge: str) -> None:
-    """Raise Refused where a takeover of `link` cannot work or would cut the host off."""
-    master = host.by_index(link.master) if link.master else None
-    children = [
-        child.name for child in host.links if child.lower == link.index and child.kind not in {"", "veth"}
-    ]
-    dynamic = [
-        a for a in host.addresses_of(link.name) if a.valid is not None and a.interface.version == 4
-    ]
-    other = f"name another NIC: {_SETTING}"
-    reason = ""
-    if link.loopback:
-        reason, hint = "is the loopback interface", other
-    elif link.wireless:
-        reason, hint = "is wireless; an access point takes frames of one MAC only, so it cannot be bridged", other
-    elif link.kind == "bridge":
-        reason, hint = "is a bridge itself", f"name the NIC under it, or use it as it is: {_SETTING}"
-    elif master is not None and master.name != bridge:
-        kind = "a port of the bridge" if master.kind == "bridge" else f"under the {master.kind}"
-        reason, hint = f"is {kind} {master.name} already", f"take it out there first, or {other}"
-    elif children:
-        reason, hint = f"carries {', '.join(children)}, which would fall silent", other
-    elif dynamic:
-        reason = f"has the leased address {dynamic[0].interface}, which its DHCP client would put back on the NIC"
-        hint = "give this host a static address; the host's own lease cannot be taken over yet"
-    if reason:
-        raise Refused(f"host.uplink: {link.name} {reason}", hint=hint)

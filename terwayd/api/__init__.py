@@ -1,0 +1,1 @@
+"""The door: Varlink on one Unix socket, for the shim, terwayctl and varlinkctl alike."""

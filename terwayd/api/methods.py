@@ -1,0 +1,239 @@
+"""The methods of io.terway: from JSON values to the node and back.  io.terway.varlink describes them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from terwayd import __version__
+from terwayd.api.varlink import VarlinkError, invalid
+from terwayd.clock import boottime
+from terwayd.cni import protocol, verbs
+from terwayd.dhcp.lease import Lease
+from terwayd.errors import TerwayError
+from terwayd.host.plan import Plan
+from terwayd.host.takeover import Standing
+from terwayd.model import Host
+from terwayd.node import Condition, Node
+from terwayd.pods.identity import Attachment
+
+log = logging.getLogger(__name__)
+
+INTERFACE = "io.terway"
+SERVICE = "org.varlink.service"
+_DESCRIPTION = Path(__file__).with_name("io.terway.varlink")
+
+Method = Callable[[dict[str, Any], list[int]], Awaitable[dict[str, Any]]]
+
+
+class Methods:
+    """Answers calls for one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._methods: dict[str, Method] = {
+            f"{INTERFACE}.Cni": self._cni,
+            f"{INTERFACE}.Status": self._status,
+            f"{INTERFACE}.Leases": self._leases,
+            f"{INTERFACE}.Plan": self._plan,
+            f"{INTERFACE}.Setup": self._setup,
+            f"{INTERFACE}.Teardown": self._teardown,
+            f"{SERVICE}.GetInfo": self._info,
+            f"{SERVICE}.GetInterfaceDescription": self._description,
+        }
+
+    async def handle(self, method: str, parameters: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """The parameters of the reply; VarlinkError for every failure."""
+        if method not in self._methods:
+            raise VarlinkError(f"{SERVICE}.MethodNotFound", {"method": method})
+        try:
+            return await self._methods[method](parameters, descriptors)
+        except TerwayError as error:
+            told = {"message": error.message, "hint": error.hint, "kind": type(error).__name__}
+            raise VarlinkError(f"{INTERFACE}.Failed", told) from error
+        except VarlinkError:
+            raise
+        except Exception as error:
+            log.exception("%s failed", method)
+            told = {"message": f"{method}: {error!r}", "hint": "journalctl -u terwayd", "kind": "Exception"}
+            raise VarlinkError(f"{INTERFACE}.Failed", told) from error
+
+    async def _cni(self, parameters: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        environment, stdin = parameters.get("environment"), parameters.get("stdin")
+        if not isinstance(environment, dict) or not all(isinstance(v, str) for v in environment.values()):
+            raise invalid("environment")
+        if not isinstance(stdin, str):
+            raise invalid("stdin")
+        try:
+            return await verbs.answer(self._node, environment, stdin, descriptors[0] if descriptors else None)
+        except TerwayError as error:
+            log.warning("CNI %s: %s", environment.get("CNI_COMMAND", ""), error)
+            told = protocol.error(error, protocol.version_of(stdin))
+            raise VarlinkError(f"{INTERFACE}.CniFailed", told) from None
+
+    async def _status(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        node, health = self._node, self._node.health
+        host, drift = await node.observe()
+        state = health.condition
+        findings = []
+        if state is Condition.DEGRADED:
+            findings.append(_finding("not-ready", "error", health.reason, health.hint))
+        findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
+        leases = self._pods()
+        for pod in leases:
+            if pod["address"] is None:
+                message = f"{pod['namespace']}/{pod['name']}: no lease ({pod['state']})"
+                findings.append(_finding("lease-lost", "error", message, "journalctl -u terwayd"))
+        if findings and state is Condition.READY:
+            state = Condition.DEGRADED
+        reason = health.reason or (findings[0]["message"] if findings else "")
+        return {
+            "version": __version__,
+            "state": state.value,
+            "reason": reason,
+            "since": int(health.since),
+            "host": _host(host, node.bridge),
+            "pods": [{key: pod[key] for key in _POD_KEYS} for pod in leases],
+            "findings": findings,
+            "config": node.config.path,
+        }
+
+    async def _leases(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        return {"leases": self._pods()}
+
+    def _pods(self) -> list[dict[str, Any]]:
+        node = self._node
+        if node.known_pods is None or node.engine is None:
+            return []
+        shown = []
+        for known in node.known_pods:
+            state = node.engine.state(known.key)
+            shown.append(_pod(known, node.engine.lease(known.key), state.value if state else "stopped"))
+        return sorted(shown, key=lambda pod: (pod["namespace"], pod["name"], pod["ifname"]))
+
+    async def _plan(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        takeover = self._node.takeover
+        action = parameters.get("action", "setup")
+        if action not in {"setup", "teardown"}:
+            raise invalid("action")
+        work = takeover.plan_setup if action == "setup" else takeover.plan_teardown
+        return plan_dict(await self._node.worker.call(work))
+
+    async def _setup(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        return standing_dict(await self._node.bring_up())
+
+    async def _teardown(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        force = parameters.get("force", False)
+        if not isinstance(force, bool):
+            raise invalid("force")
+        return standing_dict(await self._node.take_down(force=force))
+
+    async def _info(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        return {
+            "vendor": "terwayd",
+            "product": "terwayd",
+            "version": __version__,
+            "url": "https://varlink.org",
+            "interfaces": [SERVICE, INTERFACE],
+        }
+
+    async def _description(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        if parameters.get("interface") != INTERFACE:
+            raise VarlinkError(f"{SERVICE}.InterfaceNotFound", {"interface": parameters.get("interface")})
+        return {"description": _DESCRIPTION.read_text()}
+
+
+_POD_KEYS = [
+    "namespace",
+    "name",
+    "network",
+    "container_id",
+    "ifname",
+    "host_ifname",
+    "mac",
+    "address",
+    "gateway",
+    "server",
+    "state",
+    "renews_in",
+    "expires_in",
+]
+
+
+def _pod(known: Attachment, lease: Lease | None, state: str) -> dict[str, Any]:
+    now, wall = boottime(), time.time()
+    return {
+        "namespace": known.namespace,
+        "name": known.name,
+        "network": known.network,
+        "container_id": known.container_id,
+        "ifname": known.ifname,
+        "host_ifname": known.host_ifname,
+        "mac": known.mac,
+        "address": str(lease.address) if lease else None,
+        "gateway": str(lease.routers[0]) if lease and lease.routers else None,
+        "server": str(lease.server) if lease else None,
+        "state": state,
+        "renews_in": _left(lease.renew_at - now) if lease else None,
+        "expires_in": _left(lease.expires_at - now) if lease else None,
+        "client_id": known.client_id,
+        "hostname": known.hostname,
+        "dns": [str(server) for server in lease.dns] if lease else [],
+        "domain": lease.domain if lease else "",
+        "mtu": lease.mtu if lease else None,
+        "acquired": wall - (now - lease.acquired) if lease else None,
+    }
+
+
+def _left(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else round(max(0.0, seconds), 1)
+
+
+def _host(host: Host, bridge: str) -> dict[str, Any] | None:
+    link = host.link(bridge)
+    if link is None:
+        return None
+    uplinks = [
+        port.name for port in host.links if port.master == link.index and port.alias.startswith("terwayd ")
+    ]
+    return {
+        "bridge": bridge,
+        "uplink": uplinks[0] if uplinks else "",
+        "mac": link.mac,
+        "mtu": link.mtu,
+        "addresses": [str(a.interface) for a in host.addresses_of(bridge) if not a.link_local],
+        "gateways": [str(gateway) for gateway in host.gateways_of(bridge)],
+    }
+
+
+def _finding(code: str, severity: str, message: str, hint: str) -> dict[str, str]:
+    return {"code": code, "severity": severity, "message": message, "hint": hint}
+
+
+def plan_dict(plan: Plan) -> dict[str, Any]:
+    """A plan as io.terway.Plan replies it."""
+    steps = [
+        {"command": str(step), "undo": str(back) if (back := step.inverse()) else ""} for step in plan.steps
+    ]
+    return {
+        "uplink": plan.uplink,
+        "bridge": plan.bridge,
+        "steps": steps,
+        "warnings": list(plan.warnings),
+        "changes": bool(steps),
+    }
+
+
+def standing_dict(standing: Standing) -> dict[str, Any]:
+    """What was done, as io.terway.Setup and Teardown reply it."""
+    return {
+        "uplink": standing.uplink,
+        "bridge": standing.bridge,
+        "changed": standing.changed,
+        "steps": standing.steps,
+        "milliseconds": round(standing.milliseconds, 1),
+    }

@@ -1,0 +1,191 @@
+"""A Varlink server on a Unix socket (varlink.org): JSON objects, each ended by a NUL byte.
+
+Knows connections, messages and descriptors; what a method does is the handler's.  A caller that
+goes away ends its call.  Only root is served, whatever the mode of the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE = 4 * 1024 * 1024  # bytes: a configuration of 1 MiB, escaped
+_CHUNK = 65536
+_MAX_DESCRIPTORS = 4
+
+Handler = Callable[[str, dict[str, Any], list[int]], Awaitable[dict[str, Any]]]
+"""Method, parameters and descriptors that came along to the reply's parameters."""
+
+
+@dataclass
+class VarlinkError(Exception):
+    """A reply that is an error: its name and its parameters."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
+def invalid(parameter: str) -> VarlinkError:
+    return VarlinkError("org.varlink.service.InvalidParameter", {"parameter": parameter})
+
+
+class Server:
+    """Serves one listening socket until it is closed."""
+
+    def __init__(self, listener: socket.socket, handler: Handler) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._listener.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept())
+
+    async def close(self) -> None:
+        """Take no more calls and end those that run."""
+        tasks = [*self._tasks, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:  # out of descriptors: those that are served give some back
+                log.warning("cannot accept a connection: %s", error)
+                await asyncio.sleep(0.1)
+                continue
+            task = asyncio.create_task(self._serve(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            connection.setblocking(False)
+            if _peer_uid(connection) != 0:
+                return
+            channel = _Channel(connection)
+            try:
+                while (message := await channel.receive()) is not None:
+                    await self._call(channel, *message)
+            except (ConnectionError, ValueError) as error:
+                log.debug("a connection ended: %s", error)
+            finally:
+                channel.close_descriptors()
+
+    async def _call(self, channel: _Channel, raw: bytes, descriptors: list[int]) -> None:
+        oneway = False
+        try:
+            method, parameters, oneway = _request(raw)
+            reply: dict[str, Any] = {
+                "parameters": await self._handled(channel, method, parameters, descriptors)
+            }
+        except VarlinkError as error:
+            reply = {"error": error.name, "parameters": error.parameters}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if not oneway:
+            await channel.send(json.dumps(reply, separators=(",", ":")).encode() + b"\0")
+
+    async def _handled(
+        self, channel: _Channel, method: str, parameters: dict[str, Any], descriptors: list[int]
+    ) -> dict[str, Any]:
+        """The handler's answer; ConnectionError, and the handler cancelled, when the caller goes away first."""
+        call = asyncio.ensure_future(self._handler(method, parameters, descriptors))
+        gone = asyncio.ensure_future(channel.gone())
+        try:
+            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
+                return call.result()
+            raise ConnectionError("the caller went away during its call")
+        finally:
+            call.cancel()
+            gone.cancel()
+            await asyncio.gather(call, gone, return_exceptions=True)
+
+
+class _Channel:
+    """One connection: messages in, with the descriptors that came along, and messages out."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._buffer = bytearray()
+        self._descriptors: list[int] = []
+        self._ended = False
+
+    async def receive(self) -> tuple[bytes, list[int]] | None:
+        """The next message, or None at the end.  ValueError when it is too long."""
+        while (end := self._buffer.find(b"\0")) < 0:
+            if self._ended:
+                return None
+            await self._fill()
+        message = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        descriptors, self._descriptors = self._descriptors, []
+        return message, descriptors
+
+    async def gone(self) -> None:
+        """Return when the other end has closed; what it sends meanwhile is kept."""
+        while not self._ended:
+            await self._fill()
+
+    async def _fill(self) -> None:
+        await self._ready(self._loop.add_reader, self._loop.remove_reader)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._connection, _CHUNK, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        self._descriptors += descriptors
+        self._buffer += data
+        self._ended = not data
+        if len(self._buffer) > MAX_MESSAGE or len(self._descriptors) > _MAX_DESCRIPTORS:
+            raise ValueError("a message is too long")
+
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self._connection, data)
+
+    async def _ready(self, add: Callable[..., Any], remove: Callable[[Any], Any]) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+        add(self._connection, lambda: None if future.done() else future.set_result(None))
+        try:
+            await future
+        finally:
+            remove(self._connection)
+
+    def close_descriptors(self) -> None:
+        for descriptor in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _request(raw: bytes) -> tuple[str, dict[str, Any], bool]:
+    try:
+        message = json.loads(raw)
+        method, parameters = message["method"], message.get("parameters") or {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise invalid("method") from None
+    if not isinstance(method, str) or not isinstance(parameters, dict):
+        raise invalid("method" if not isinstance(method, str) else "parameters")
+    return method, parameters, bool(message.get("oneway"))
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])

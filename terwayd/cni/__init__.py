@@ -1,0 +1,1 @@
+"""The container runtimes' side: the CNI protocol and what each verb does."""

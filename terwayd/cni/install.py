@@ -1,0 +1,65 @@
+"""What container runtimes find of us on the disk: the plugin in their directories, and the conflist.
+
+The conflist is there exactly while the node takes pods: a runtime calls the network ready by it.
+Both are written beside their place and renamed, so that nobody ever reads half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from terwayd.cni.protocol import VERSIONS
+from terwayd.config import CniConfig
+from terwayd.errors import HostError
+
+PLUGIN = "cni-terway"
+CONFLIST = "10-terway.conflist"
+SHIM = Path("/usr/lib/cni") / PLUGIN
+
+
+def conflist(name: str) -> str:
+    """The network configuration: 1.0.0 for every runtime, up to 1.1.0 for those that choose."""
+    plugins = [{"type": PLUGIN}]
+    listed = {"cniVersion": "1.0.0", "cniVersions": list(VERSIONS[2:]), "name": name, "plugins": plugins}
+    return json.dumps(listed, indent=2) + "\n"
+
+
+def install_plugin(config: CniConfig, shim: Path = SHIM) -> None:
+    """Put the plugin into each of `cni.bin_dirs`, unless the same is there."""
+    try:
+        content = shim.read_bytes()
+    except OSError as error:
+        raise HostError(
+            f"the CNI plugin {shim} cannot be read: {error.strerror}", hint="apt install --reinstall terwayd"
+        ) from None
+    for directory in config.bin_dirs:
+        target = Path(directory, PLUGIN)
+        if target.is_file() and target.read_bytes() == content and os.access(target, os.X_OK):
+            continue
+        _write(target, content, 0o755, "cni.bin_dirs")
+
+
+def write_conflist(config: CniConfig) -> Path:
+    target = Path(config.conf_dir, CONFLIST)
+    _write(target, conflist(config.name).encode(), 0o644, "cni.conf_dir")
+    return target
+
+
+def remove_conflist(config: CniConfig) -> None:
+    Path(config.conf_dir, CONFLIST).unlink(missing_ok=True)
+
+
+def _write(target: Path, content: bytes, mode: int, key: str) -> None:
+    beside = target.with_name(f".{target.name}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content)
+        beside.chmod(mode)
+        beside.rename(target)
+    except OSError as error:
+        raise HostError(
+            f"{key}: cannot write {target}: {error.strerror}",
+            hint=f"name a writable directory: {key} in /etc/terway.toml",
+        ) from None

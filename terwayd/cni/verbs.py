@@ -1,0 +1,122 @@
+"""What each CNI verb does: from a call to the pods, and from what became of it to a result."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from terwayd.cni import protocol
+from terwayd.cni.protocol import Call
+from terwayd.errors import CniError, HostError, TerwayError
+from terwayd.pods.attach import Attached, Attachments
+
+log = logging.getLogger(__name__)
+
+ADD_TIMEOUT = 90.0  # seconds; kubelet gives a sandbox 240, CRI-O 300
+
+
+class Node(Protocol):
+    """What the verbs need of the node: its pods, or the reason why it takes none."""
+
+    @property
+    def bridge(self) -> str: ...
+
+    def pods(self) -> Attachments:
+        """Raises HostError while the node takes no pods."""
+
+
+async def answer(
+    node: Node, environment: Mapping[str, str], stdin: str, descriptor: int | None
+) -> dict[str, Any]:
+    """The result of one call; raises TerwayError, whose `cni_code` the runtime gets."""
+    call = protocol.parse(environment, stdin)
+    log.debug("%s %s %s", call.command, call.container_id, call.ifname)
+    match call.command:
+        case "VERSION":
+            return protocol.versions(call.version)
+        case "ADD":
+            return await _add(node, call, descriptor)
+        case "DEL":
+            await _pods(node).delete(call.key)
+        case "CHECK":
+            _check(node, call)
+        case "GC":
+            await _collect(node, call)
+        case "STATUS":
+            node.pods()
+    return {}
+
+
+async def _add(node: Node, call: Call, descriptor: int | None) -> dict[str, Any]:
+    if descriptor is None:
+        raise CniError(4, f"CNI_NETNS={call.netns} could not be opened", hint="is the container still there?")
+    pods = _pods(node)
+    try:
+        async with asyncio.timeout(ADD_TIMEOUT):
+            attached = await pods.add(
+                call.key,
+                descriptor,
+                netns_path=call.netns,
+                namespace=call.args.get("K8S_POD_NAMESPACE", ""),
+                name=call.args.get("K8S_POD_NAME", ""),
+            )
+    except TimeoutError:
+        raise CniError(11, f"ADD took longer than {ADD_TIMEOUT:.0f} s and was undone") from None
+    return protocol.result(_result(attached, node.bridge), call.version)
+
+
+def _pods(node: Node) -> Attachments:
+    """The pods; a node that takes none now may do so later (code 11)."""
+    try:
+        return node.pods()
+    except HostError as error:
+        raise CniError(11, error.message, hint=error.hint) from None
+
+
+def _check(node: Node, call: Call) -> None:
+    found = _pods(node).find(call.key)
+    if found is None:
+        raise CniError(
+            3,
+            f"container {call.container_id} has no {call.ifname} from network {call.network}",
+            hint="terwayctl leases",
+        )
+    if found[1] is None:
+        raise CniError(100, f"{found[0]} has lost its lease", hint="terwayctl leases")
+
+
+async def _collect(node: Node, call: Call) -> None:
+    """Take out every attachment of the network that the runtime does not name as valid."""
+    given = call.config.get("cni.dev/valid-attachments", call.config.get("cni.dev/attachments", ...))
+    if given is ...:
+        return  # not an empty list: nothing was said
+    pods = _pods(node)
+    valid = {(item.get("containerID"), item.get("ifname")) for item in given or ()}
+    stale = [known.key for known in pods if known.network == call.network and known.key[1:] not in valid]
+    failures = []
+    for key in stale:
+        try:
+            await pods.delete(key)
+        except TerwayError as error:
+            failures.append(str(error))
+    if failures:
+        raise CniError(999, f"{len(failures)} of {len(stale)} stale attachments stay: {'; '.join(failures)}")
+
+
+def _result(attached: Attached, bridge: str) -> protocol.Result:
+    known, lease = attached.attachment, attached.lease
+    gateway = next((str(r.gateway) for r in attached.routes if r.gateway and r.dst.prefixlen == 0), "")
+    return protocol.Result(
+        interfaces=(
+            protocol.Interface(known.ifname, known.mac, known.netns, attached.mtu),
+            protocol.Interface(known.host_ifname, attached.host_mac),
+            protocol.Interface(bridge, attached.bridge_mac),
+        ),
+        ips=(protocol.Ip(str(lease.address), gateway, interface=0),),
+        routes=tuple(
+            protocol.RouteTo(str(r.dst), str(r.gateway) if r.gateway else "") for r in attached.routes
+        ),
+        dns=protocol.Dns(tuple(str(server) for server in lease.dns), lease.domain, lease.search),
+    )

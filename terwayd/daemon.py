@@ -1,0 +1,142 @@
+"""The process: options, socket, signals, systemd; everything else is the node's.
+
+SIGTERM ends it and leaves the network and the leases as they are.  A host that cannot be taken over
+is no reason to end: the daemon says so, serves, and tries again when the network changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from pathlib import Path
+
+from terwayd import __version__, config, systemd
+from terwayd.api.methods import Methods
+from terwayd.api.varlink import Server
+from terwayd.errors import ConfigError, Refused, RolledBack, TerwayError
+from terwayd.kernel import netns
+from terwayd.kernel.monitor import Monitor
+from terwayd.node import Condition, Node
+from terwayd.store import Store
+
+log = logging.getLogger(__name__)
+
+SOCKET = "/run/terwayd.sock"
+_RETRY = 5.0  # seconds, for what no netlink message tells of
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="terwayd",
+        description="Bridges the host's NIC and leases a LAN address for every pod: see terwayd(8)",
+    )
+    parser.add_argument("--config", default=config.DEFAULT_PATH, help="configuration file (%(default)s)")
+    parser.add_argument("--debug", action="store_true", help="log every call and packet")
+    parser.add_argument(
+        "--this-host",
+        action="store_true",
+        help="take this machine's own NIC over although systemd did not start us",
+    )
+    parser.add_argument("--version", action="version", version=f"terwayd {__version__}")
+    return parser.parse_args(arguments)
+
+
+def read_config(path: str) -> config.Config:
+    """The configuration in `path`; a file that is not there is an empty one."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint=f"ls -l {path}") from None
+    return config.parse(text, path)
+
+
+async def run(given: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    if netns.is_the_machines() and not (systemd.started_us() or given.this_host):
+        raise TerwayError(
+            "this is the machine's own network, and systemd did not start terwayd",
+            hint="systemctl start terwayd, or terwayd --this-host",
+        )
+    node = Node(read_config(given.config), Store())
+    server = Server(systemd.passed_socket() or _listen(SOCKET), Methods(node).handle)
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    server.start()
+    tasks = [asyncio.create_task(_keep_up(node)), asyncio.create_task(_watchdog(node))]
+    try:
+        ended = asyncio.create_task(ending.wait())
+        done, _ = await asyncio.wait({ended, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # a task that broke breaks the daemon; systemd starts it again
+    finally:
+        systemd.notify("STOPPING=1")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.close()
+        node.close()
+
+
+async def _keep_up(node: Node) -> None:
+    """Bring the node up; where the network is not ready for it, again when it has changed."""
+    changed = asyncio.Event()
+    monitor = Monitor(changed.set)
+    try:
+        while True:
+            if node.health.condition in {Condition.STARTING, Condition.DEGRADED}:
+                try:
+                    await node.bring_up()
+                except (Refused, RolledBack):
+                    log.error("this host is left alone until terwayctl setup or a restart")
+                    await _told(node, ready=True)
+                    return await asyncio.Event().wait() and None
+                except TerwayError:
+                    pass  # the node's health has it
+            await _told(node, ready=True)
+            changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    changed.wait(), _RETRY if node.health.condition is not Condition.READY else None
+                )
+    finally:
+        monitor.close()
+
+
+async def _told(node: Node, *, ready: bool) -> None:
+    pods = len(node.known_pods) if node.known_pods is not None else 0
+    reason = f": {node.health.reason}" if node.health.reason else f", {pods} pods"
+    state = f"STATUS={node.health.condition.value}{reason}"
+    systemd.notify(f"READY=1\n{state}" if ready else state)
+
+
+async def _watchdog(node: Node) -> None:
+    """Ping the service manager's watchdog while both the event loop and the netlink thread answer."""
+    interval = systemd.watchdog_interval()
+    if interval is None:
+        await asyncio.Event().wait()
+        return
+    while True:
+        await node.worker.call(lambda netlink: netlink.link("lo"))
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def _listen(path: str) -> socket.socket:
+    """The socket that terwayd.socket would have passed."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(FileNotFoundError):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(path) == 0:
+                raise TerwayError(f"another terwayd serves {path}", hint="systemctl status terwayd")
+        Path(path).unlink()
+    listener.bind(path)
+    Path(path).chmod(0o600)
+    listener.listen(512)
+    return listener

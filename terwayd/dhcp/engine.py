@@ -1,0 +1,294 @@
+"""Any number of DHCP clients on one event loop: one transport, one timer, one table of replies.
+
+A client at rest costs an entry in a dictionary and one in a heap: no task, thread or socket.  All methods
+must be called on the loop's thread.  The engine does not store leases: who made it learns of every change
+through `on_event` and brings leases back with `adopt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+import random
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final, Protocol
+
+from terwayd.dhcp import frame, messages
+from terwayd.dhcp.client import Bound, Client, Event, Identity, Outgoing, State
+from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.packet import REPLY, Message, PacketError
+from terwayd.errors import DhcpError
+
+log = logging.getLogger(__name__)
+
+# The loop's clock stands still while the machine sleeps, the leases' clock does not.
+MAX_SLEEP_S: Final = 30.0
+
+_HINT_SILENT: Final = (
+    "see whether frames of other MAC addresses may pass (port security; ESXi: promiscuous mode and forged "
+    "transmits), and watch them: tcpdump -nei any 'port 67 or port 68'"
+)
+_HINT_REFUSED: Final = "look into the log of the DHCP server: is its range full, is this client shut out?"
+
+
+class Transport(Protocol):
+    """Where frames go and come from; `on_frame` is set by the engine and called on the loop's thread."""
+
+    on_frame: Callable[[bytes | memoryview, bool], None]
+
+    def send(self, frame: bytes) -> None:
+        """Send an Ethernet frame; OSError when the link does not take it."""
+
+    def close(self) -> None:
+        """End: no more frames come or go."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    key: Hashable
+    client: Client
+    waiter: asyncio.Future[Lease] | None = None
+    reply_to: tuple[int, bytes] | None = None
+    wake_at: float = math.inf
+
+
+class Engine:
+    """Runs DHCP clients, each under a key of the caller's choice.
+
+    `clock` gives the seconds that leases are counted in.  `on_event` gets the events of clients that no
+    `acquire` waits for: the first Bound of an acquired client is what `acquire` returns instead.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        clock: Callable[[], float],
+        rng: random.Random,
+        on_event: Callable[[Hashable, Event], None],
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+        self._on_event = on_event
+        self._entries: dict[Hashable, _Entry] = {}
+        self._replies: dict[tuple[int, bytes], _Entry] = {}
+        self._heap: list[tuple[float, int, _Entry]] = []
+        self._pushes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._closed = False
+        transport.on_frame = self._receive
+
+    async def acquire(
+        self,
+        key: Hashable,
+        identity: Identity,
+        *,
+        timeout: float,  # noqa: ASYNC109  the error text belongs to the deadline
+        requested: IPv4Address | None = None,
+    ) -> Lease:
+        """A lease for `key` within `timeout` seconds, `requested` if the server agrees; DhcpError otherwise.
+
+        A key that holds a lease already gets that one.  When the call fails or is cancelled the client is
+        forgotten, and an address that it may have got in the last moment is given back.
+        """
+        if self._closed:
+            raise DhcpError("no DHCP lease can be had: terwayd is about to end")
+        entry = self._entries.get(key)
+        if entry is not None and entry.waiter is not None:
+            raise DhcpError(f"a DHCP lease for {_mac(entry.client.identity)} is being asked for already")
+        if entry is not None and entry.client.lease is not None:
+            return entry.client.lease
+        if entry is not None:
+            self.forget(key)
+        entry = self._add(key, identity)
+        waiter = entry.waiter = asyncio.get_running_loop().create_future()
+        entry.client.start(self._clock(), requested=requested)
+        self._settle(entry)
+        lease: Lease | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                lease = await waiter
+        except TimeoutError:
+            raise DhcpError(
+                f"no DHCP lease for {_mac(identity)}: {entry.client.summary(self._clock())}",
+                hint=_HINT_SILENT if entry.client.silent else _HINT_REFUSED,
+            ) from None
+        finally:
+            entry.waiter = None
+            if lease is None:
+                self._abandon(entry)
+        return lease
+
+    def adopt(self, key: Hashable, identity: Identity, lease: Lease) -> None:
+        """Go on with a lease that an earlier run had; a client that runs under `key` is replaced."""
+        self.forget(key)
+        entry = self._add(key, identity)
+        entry.client.start(self._clock(), lease=lease)
+        self._settle(entry)
+
+    def release(self, key: Hashable) -> None:
+        """Give back what the client under `key` holds, and forget it; an unknown key is no error."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._abandon(entry)
+
+    def release_lease(self, identity: Identity, lease: Lease) -> None:
+        """Give back a lease that no client runs for."""
+        self._send([messages.release(identity, self._rng.getrandbits(32), lease)])
+
+    def forget(self, key: Hashable) -> None:
+        """Stop the client under `key` and send nothing: the address stays leased until its time is over."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        self._unlist(entry)
+        entry.wake_at = math.inf
+        if entry.waiter is not None and not entry.waiter.done():
+            entry.waiter.set_exception(
+                DhcpError(f"the DHCP client of {_mac(entry.client.identity)} was stopped")
+            )
+
+    def state(self, key: Hashable) -> State | None:
+        """The state of the client under `key`, None when there is none."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.client.state
+
+    def lease(self, key: Hashable) -> Lease | None:
+        """The lease that the client under `key` holds now."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.client.lease
+
+    def keys(self) -> tuple[Hashable, ...]:
+        """The keys of all clients."""
+        return tuple(self._entries)
+
+    def wake(self) -> None:
+        """Do what is due; needed only when the clock was moved or the link has come back."""
+        self._timer_at = math.inf
+        self._tick()
+
+    def close(self) -> None:
+        """Stop all clients and the transport; leases stay as they are."""
+        self._closed = True
+        for key in tuple(self._entries):
+            self.forget(key)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport.close()
+
+    def _add(self, key: Hashable, identity: Identity) -> _Entry:
+        entry = self._entries[key] = _Entry(key, Client(identity, self._rng))
+        return entry
+
+    def _abandon(self, entry: _Entry) -> None:
+        if self._entries.get(entry.key) is not entry:
+            return
+        entry.client.release(self._clock())
+        self._send(entry.client.outbox())
+        self.forget(entry.key)
+
+    def _receive(self, data: bytes | memoryview, checksum_ready: bool) -> None:
+        datagram = frame.parse(data, checksum_ready=checksum_ready)
+        if datagram is None or datagram.destination_port != frame.CLIENT_PORT:
+            return
+        try:
+            message = Message.parse(datagram.payload)
+        except PacketError as error:
+            log.debug("dropped a frame of %s: %s", datagram.source_mac.hex(":"), error)
+            return
+        entry = self._replies.get((message.xid, message.chaddr)) if message.op == REPLY else None
+        if entry is not None:
+            entry.client.receive(message, datagram.source_mac, self._clock())
+            self._settle(entry)
+
+    def _settle(self, entry: _Entry) -> None:
+        """Carry out what a client wants after it was fed: frames, events, its next deadline."""
+        client = entry.client
+        reply_to = (client.xid, client.identity.mac)
+        if entry.reply_to != reply_to:
+            self._unlist(entry)
+            entry.reply_to = reply_to
+            self._replies[reply_to] = entry
+        self._send(client.outbox())
+        at = client.deadline()
+        if at != entry.wake_at:
+            entry.wake_at = at
+            if at < math.inf:
+                self._pushes += 1
+                heapq.heappush(self._heap, (at, self._pushes, entry))
+                self._arm()
+        for event in client.events():
+            if entry.waiter is not None:
+                if isinstance(event, Bound) and not entry.waiter.done():
+                    entry.waiter.set_result(event.lease)
+            elif self._entries.get(entry.key) is entry:  # an event before this one may have ended the client
+                self._tell(entry.key, event)
+
+    def _tell(self, key: Hashable, event: Event) -> None:
+        try:
+            self._on_event(key, event)
+        except Exception:  # one client's trouble must not stop the timers of the others
+            log.exception("could not act on %s of %s", type(event).__name__, key)
+
+    def _unlist(self, entry: _Entry) -> None:
+        if entry.reply_to is not None and self._replies.get(entry.reply_to) is entry:
+            del self._replies[entry.reply_to]
+        entry.reply_to = None
+
+    def _tick(self) -> None:
+        """Feed time to the clients that are due; heap items of forgotten or moved deadlines fall away here."""
+        self._timer_at = math.inf
+        now = self._clock()
+        while self._heap and self._heap[0][0] <= now:
+            at, _, entry = heapq.heappop(self._heap)
+            if entry.wake_at == at and self._entries.get(entry.key) is entry:
+                entry.wake_at = math.inf
+                entry.client.tick(now)
+                self._settle(entry)
+        self._arm()
+
+    def _arm(self) -> None:
+        """One timer for the nearest deadline."""
+        if len(self._heap) > 2 * len(self._entries) + 64:
+            self._heap = [item for item in self._heap if item[2].wake_at == item[0]]
+            heapq.heapify(self._heap)
+        while self._heap and self._heap[0][2].wake_at != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        if not self._heap or self._closed or self._heap[0][0] >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._heap[0][0]
+        delay = min(max(self._timer_at - self._clock(), 0.0), MAX_SLEEP_S)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _send(self, messages: Iterable[Outgoing]) -> None:
+        for out in messages:
+            data = frame.build(
+                out.message.encode(),
+                source_mac=out.message.chaddr,
+                destination_mac=out.dst_mac,
+                source=out.src_ip,
+                destination=out.dst_ip,
+            )
+            try:
+                self._transport.send(data)
+            except OSError as error:
+                # The client's own timer sends again; only a RELEASE is lost.
+                kind = out.message.kind
+                log.warning(
+                    "%s of %s could not be sent: %s",
+                    kind.name if kind else "message",
+                    out.message.chaddr.hex(":"),
+                    error.strerror or error,
+                )
+
+
+def _mac(identity: Identity) -> str:
+    return identity.mac.hex(":")

@@ -1,0 +1,53 @@
+"""A doorbell for the host's network: rings when a link, an address or a route has changed.
+
+Its messages are never read as data, so that none that is lost is missed: who hears it looks for
+himself.  A burst rings once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # link, ipv4 address and route, ipv6 address and route
+_DEBOUNCE = 0.2
+
+
+class Monitor:
+    """Calls `on_change` in the event loop, at most every 0.2 s, until it is closed."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.setblocking(False)
+        self._socket.bind((0, _GROUPS))
+        self._loop.add_reader(self._socket, self._drain)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                with contextlib.suppress(OSError):  # ENOBUFS: lost messages ring as well
+                    if not self._receive():
+                        break
+        if self._timer is None:
+            self._timer = self._loop.call_later(_DEBOUNCE, self._ring)
+
+    def _receive(self) -> bool:
+        try:
+            return bool(self._socket.recv(65536))
+        except BlockingIOError:
+            return False
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._on_change()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        if self._timer is not None:
+            self._timer.cancel()

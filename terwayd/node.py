@@ -1,0 +1,229 @@
+"""The node: a host whose NIC is under the bridge, the DHCP engine on it, and the pods.
+
+Brings the parts up in their order and takes them down again; what it is now, and why, is its
+Health.  Nothing on the host changes when the process ends: the next one finds it as it was left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import random
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from terwayd.clock import boottime
+from terwayd.cni import install
+from terwayd.config import Config, Network
+from terwayd.dhcp.client import Event, Lost
+from terwayd.dhcp.engine import Engine
+from terwayd.errors import HostError, TerwayError
+from terwayd.host.plan import differences
+from terwayd.host.takeover import Standing, Takeover
+from terwayd.kernel.packet import PacketTransport
+from terwayd.kernel.worker import Worker
+from terwayd.model import Host
+from terwayd.pods import services
+from terwayd.pods.attach import Attachments, Lan
+from terwayd.pods.identity import Key, Policy
+from terwayd.pods.routes import Node as PodsNode
+from terwayd.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Condition(enum.Enum):
+    """What the node is: on its way, taking pods, unable to, or given back to itself by a teardown."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The node's condition since a Unix time, with the reason and the next step where it is not ready."""
+
+    condition: Condition
+    reason: str = ""
+    hint: str = ""
+    since: float = 0.0
+
+
+class Node:
+    """One host.  Use it from the event loop's thread."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self.config = config
+        self.health = Health(Condition.STARTING, "waiting for the network", since=time.time())
+        self.engine: Engine | None = None
+        self._store = store
+        self._worker = Worker()
+        self._takeover = Takeover(store, config)
+        self._attachments: Attachments | None = None
+        self._changing = asyncio.Lock()
+
+    @property
+    def bridge(self) -> str:
+        return self.config.host.bridge
+
+    @property
+    def takeover(self) -> Takeover:
+        return self._takeover
+
+    @property
+    def worker(self) -> Worker:
+        return self._worker
+
+    @property
+    def known_pods(self) -> Attachments | None:
+        return self._attachments
+
+    def pods(self) -> Attachments:
+        """The pods; HostError with the reason while the node takes none."""
+        if self._attachments is None or self.health.condition is not Condition.READY:
+            raise HostError(
+                f"this node takes no pods: it is {self.health.condition.value}: {self.health.reason}",
+                hint=self.health.hint or "terwayctl status",
+            )
+        return self._attachments
+
+    async def bring_up(self) -> Standing:
+        """Take the host over, unless it is, and serve pods.
+
+        Raises TerwayError after the health tells the same; the host is as it was then.
+        """
+        async with self._changing:
+            try:
+                standing = await self._worker.call(self._takeover.setup)
+                if self._attachments is None:
+                    await self._start_pods(standing)
+                install.install_plugin(self.config.cni)
+                install.write_conflist(self.config.cni)
+            except TerwayError as error:
+                self._become(Condition.DEGRADED, error.message, error.hint)
+                install.remove_conflist(self.config.cni)
+                raise
+            self._become(Condition.READY)
+            if standing.changed:
+                log.info(
+                    "%s is under %s: %d steps in %.1f ms",
+                    standing.uplink,
+                    standing.bridge,
+                    standing.steps,
+                    standing.milliseconds,
+                )
+            return standing
+
+    async def _start_pods(self, standing: Standing) -> None:
+        try:
+            transport = PacketTransport(standing.uplink, asyncio.get_running_loop(), on_down=_on_down)
+        except OSError as error:
+            raise HostError(f"no packet socket on {standing.uplink}: {error.strerror}") from None
+        self.engine = Engine(transport, clock=boottime, rng=random.Random(), on_event=self._on_event)
+        self._attachments = Attachments(
+            self.config,
+            Policy(
+                node=_link(standing.host, standing.uplink).mac,
+                client_id=self.config.dhcp.client_id,
+                mac=self.config.pods.mac,
+                hostname=self.config.dhcp.hostname,
+            ),
+            engine=self.engine,
+            worker=self._worker,
+            store=self._store,
+            lan=_lan(standing.host, standing.bridge),
+            service_cidrs=self._service_cidrs,
+        )
+        await self._attachments.restore()
+
+    async def take_down(self, *, force: bool) -> Standing:
+        """Give the host back.  Refuses while pods are attached, unless `force`: then they are detached."""
+        async with self._changing:
+            pods = self._attachments
+            if pods is not None and len(pods):
+                if not force:
+                    names = ", ".join(sorted(str(known) for known in pods))
+                    raise HostError(
+                        f"{len(pods)} pods would lose the LAN: {names}",
+                        hint="move them away first (kubectl drain), or terwayctl teardown --force",
+                    )
+                for known in list(pods):
+                    await pods.delete(known.key)
+            install.remove_conflist(self.config.cni)
+            self._stop_pods()
+            self._become(Condition.DOWN, "the host has been given back", "terwayctl setup")
+            try:
+                return await self._worker.call(self._takeover.teardown)
+            except TerwayError as error:
+                self._become(Condition.DEGRADED, error.message, error.hint)
+                raise
+
+    def _stop_pods(self) -> None:
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = self._attachments = None
+
+    async def observe(self) -> tuple[Host, tuple[str, ...]]:
+        """The host as it is now, and in what it differs from what the takeover left."""
+        host = await self._worker.call(lambda netlink: netlink.observe())
+        plan = await self._worker.call(self._takeover.standing)
+        return host, differences(host, plan) if plan is not None else ()
+
+    def close(self) -> None:
+        """End without touching host, pods or leases."""
+        self._stop_pods()
+        self._worker.close()
+        self._store.close()
+
+    def _become(self, condition: Condition, reason: str = "", hint: str = "") -> None:
+        if (condition, reason) != (self.health.condition, self.health.reason):
+            level = logging.ERROR if condition is Condition.DEGRADED else logging.INFO
+            log.log(level, "%s%s", condition.value, f": {reason}" if reason else "")
+            self.health = Health(condition, reason, hint, time.time())
+
+    def _on_event(self, key: Hashable, event: Event) -> None:
+        if self._attachments is None:
+            return
+        found = self._attachments.find(_key(key))
+        if found is None:
+            return
+        if isinstance(event, Lost):
+            log.error("%s has lost %s: %s", found[0], event.lease.address.ip, event.reason)
+        self._attachments.renewed(_key(key))
+
+    def _service_cidrs(self) -> tuple[Network, ...]:
+        if self.config.pods.service_cidrs is not None:
+            return self.config.pods.service_cidrs
+        try:
+            return services.from_manifest(Path(services.APISERVER_MANIFEST).read_text())
+        except OSError:
+            return ()
+
+
+def _key(key: Hashable) -> Key:
+    assert isinstance(key, tuple)
+    return key
+
+
+def _on_down(error: OSError) -> None:
+    log.warning("the uplink is down: %s; leases are kept, and renewed when it is back", error.strerror)
+
+
+def _link(host: Host, name: str):  # type: ignore[no-untyped-def]
+    link = host.link(name)
+    if link is None:
+        raise HostError(f"the interface {name} is gone", hint="terwayctl status")
+    return link
+
+
+def _lan(host: Host, bridge: str) -> Lan:
+    addresses = [a.interface.ip for a in host.addresses_of(bridge) if isinstance(a.interface.ip, IPv4Address)]
+    gateways = [gateway for gateway in host.gateways_of(bridge) if isinstance(gateway, IPv4Address)]
+    node = PodsNode(addresses[0] if addresses else None, gateways[0] if gateways else None)
+    return Lan(_link(host, bridge), node)

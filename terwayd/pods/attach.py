@@ -1,0 +1,254 @@
+"""Attaching pods: veth, lease, address and routes, all of it or nothing.
+
+One owner for the whole of an attachment: the DISCOVER is on its way while the veth is being built,
+and a lease is released before the veth goes.  Calls for one attachment follow each other; a DEL
+ends an ADD that is still running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from terwayd import codec
+from terwayd.clock import boottime, epoch
+from terwayd.config import Config, Network
+from terwayd.dhcp.engine import Engine
+from terwayd.dhcp.lease import Lease
+from terwayd.errors import CniError, TerwayError
+from terwayd.kernel import netns
+from terwayd.kernel.worker import Worker
+from terwayd.model import Link
+from terwayd.pods import veth
+from terwayd.pods.identity import Attachment, Key, Policy, attachment, host_mac
+from terwayd.pods.routes import Node, PodRoute, pod_routes
+from terwayd.store import AttachmentRecord, Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An attachment that is complete, with what its pod has."""
+
+    attachment: Attachment
+    lease: Lease
+    routes: tuple[PodRoute, ...]
+    mtu: int
+    bridge_mac: str
+
+    @property
+    def host_mac(self) -> str:
+        return host_mac(self.attachment)
+
+
+@dataclass(frozen=True, slots=True)
+class Lan:
+    """What attaching needs of the host: the bridge, and the node's own place on the LAN."""
+
+    bridge: Link
+    node: Node
+
+
+class Attachments:
+    """Every attachment of this node."""
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        *,
+        engine: Engine,
+        worker: Worker,
+        store: Store,
+        lan: Lan,
+        service_cidrs: Callable[[], tuple[Network, ...]],
+    ) -> None:
+        self._config = config
+        self._policy = policy
+        self._engine = engine
+        self._worker = worker
+        self._store = store
+        self._lan = lan
+        self._service_cidrs = service_cidrs
+        self._known: dict[Key, Attachment] = {}
+        self._adding: dict[Key, asyncio.Task[Any]] = {}
+        self._locks: dict[Key, asyncio.Lock] = {}
+
+    def __iter__(self) -> Iterator[Attachment]:
+        return iter(self._known.values())
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, key: Key) -> tuple[Attachment, Lease | None] | None:
+        """The attachment of `key` and its lease, from memory."""
+        known = self._known.get(key)
+        return None if known is None else (known, self._engine.lease(key))
+
+    async def restore(self) -> None:
+        """Take up again what the store has: a lease that still runs needs no packet.
+
+        A row whose veth is gone has no pod any more (it went while nobody watched): its lease is
+        given back.
+        """
+        now = epoch()
+        links = {link.name for link in await self._worker.call(lambda netlink: netlink.links())}
+        for record in self._store.attachments():
+            known = codec.decode(Attachment, record.pod)
+            lease = Lease.from_dict(record.lease).shifted(now.since(record.epoch)) if record.lease else None
+            identity = known.identity(self._config.dhcp.vendor_class)
+            if known.host_ifname in links and lease is not None and lease.expires_at > boottime():
+                self._known[known.key] = known
+                self._engine.adopt(known.key, identity, lease)
+                continue
+            if lease is not None and lease.expires_at > boottime():
+                self._engine.release_lease(identity, lease)
+                log.info("%s is gone: %s given back", known, lease.address.ip)
+            await self._unplug(known)
+            self._store.delete_attachment(known.key)
+
+    async def add(
+        self, key: Key, descriptor: int, *, netns_path: str, namespace: str, name: str, mac: str = ""
+    ) -> Attached:
+        """Attach the namespace of `descriptor`: its address is up when this returns.
+
+        Raises DhcpError when no lease came in time, CniError when the pod has such an interface
+        already; nothing is left then.  Cancelling undoes it too.
+        """
+        wanted = attachment(
+            self._policy,
+            key,
+            netns=netns_path,
+            namespace=namespace,
+            name=name,
+            mac=mac,
+            random=os.urandom(16),
+        )
+        netns.require(descriptor, netns_path)
+        if netns.same_as_ours(descriptor):
+            raise CniError(
+                8,
+                f"CNI_NETNS={netns_path} is the node's own network namespace",
+                hint="a pod with hostNetwork needs no CNI call",
+            )
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if key in self._known:
+                raise CniError(
+                    4,
+                    f"{wanted} has {key[2]} from this network already",
+                    hint="call DEL before another ADD, or ask for another interface name",
+                )
+            task = asyncio.create_task(self._attach(wanted, descriptor))
+            self._adding[key] = task
+            try:
+                return await task
+            except asyncio.CancelledError:
+                await asyncio.wait({task})
+                current = asyncio.current_task()
+                if current is not None and current.cancelling():
+                    raise  # the runtime went away
+                raise CniError(11, f"the ADD of {wanted} was ended by a DEL") from None
+            finally:
+                del self._adding[key]
+
+    async def _attach(self, wanted: Attachment, descriptor: int) -> Attached:
+        await self._replace_older(wanted)
+        config, key = self._config, wanted.key
+        identity = wanted.identity(config.dhcp.vendor_class)
+        leasing = asyncio.ensure_future(self._engine.acquire(key, identity, timeout=config.dhcp.timeout))
+        self._known[key] = wanted
+        mtu = config.pods.mtu or self._lan.bridge.mtu
+        plugged = False
+        try:
+            self._write(wanted, None)
+            await asyncio.sleep(0)  # the DISCOVER leaves here, before the veth is built
+            plugging = asyncio.ensure_future(
+                self._worker.call(
+                    veth.plug, wanted, descriptor, bridge=self._lan.bridge.index, mtu=self._lan.bridge.mtu
+                )
+            )
+            try:
+                await asyncio.shield(plugging)
+            finally:
+                await asyncio.wait({plugging})
+                plugged = plugging.exception() is None
+            await netns.run(descriptor, lambda: veth.prepare(wanted.ifname, ipv6=config.pods.ipv6 == "slaac"))
+            lease = await leasing
+            mtu = min(mtu, lease.mtu or mtu)
+            routes = pod_routes(
+                lease,
+                self._lan.node,
+                service_cidrs=self._service_cidrs(),
+                default_route=config.pods.default_route,
+            )
+            inside = veth.Inside(
+                wanted.ifname, lease.address, routes, mtu if mtu != self._lan.bridge.mtu else 0
+            )
+            await netns.run(descriptor, lambda: veth.configure(inside))
+            self._write(wanted, lease)
+        except BaseException:
+            await self._undo(wanted, leasing, plugged=plugged)
+            raise
+        log.info("%s has %s from %s", wanted, lease.address, lease.server)
+        return Attached(wanted, lease, routes, mtu, self._lan.bridge.mac)
+
+    async def _undo(self, wanted: Attachment, leasing: asyncio.Future[Lease], *, plugged: bool) -> None:
+        leasing.cancel()
+        with contextlib.suppress(asyncio.CancelledError, TerwayError):
+            await leasing
+        self._engine.release(wanted.key)
+        if plugged:
+            await self._unplug(wanted)
+        self._store.delete_attachment(wanted.key)
+        self._known.pop(wanted.key, None)
+
+    async def _replace_older(self, wanted: Attachment) -> None:
+        """A new sandbox of a pod whose old one has not been deleted yet: the old one goes first.
+
+        Both are one client to the DHCP server, so the lease stays, and is not released with the old.
+        """
+        for older in [known for known in self._known.values() if known.same_pod == wanted.same_pod]:
+            log.info("%s has a new sandbox: its old interface %s goes", wanted, older.host_ifname)
+            if (adding := self._adding.get(older.key)) is not None:
+                adding.cancel()
+                await asyncio.wait({adding})
+                continue
+            self._engine.forget(older.key)
+            await self._unplug(older)
+            self._store.delete_attachment(older.key)
+            self._known.pop(older.key, None)
+
+    async def delete(self, key: Key) -> None:
+        """Give the lease back, then take the interface out; an attachment nobody knows is done already."""
+        if (adding := self._adding.get(key)) is not None:
+            adding.cancel()
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            known = self._known.get(key)
+            if known is not None:
+                self._engine.release(key)
+                await self._unplug(known)
+                self._store.delete_attachment(key)
+                del self._known[key]
+                log.info("%s is detached", known)
+        if not lock.locked() and key not in self._known:
+            self._locks.pop(key, None)
+
+    async def _unplug(self, known: Attachment) -> None:
+        await self._worker.call(lambda netlink: netlink.delete_link(known.host_ifname))
+
+    def renewed(self, key: Key) -> None:
+        """Write down the lease that the engine has for `key` now."""
+        known, lease = self._known.get(key), self._engine.lease(key)
+        if known is not None and key not in self._adding:
+            self._write(known, lease)
+
+    def _write(self, known: Attachment, lease: Lease | None) -> None:
+        record = AttachmentRecord(codec.encode(known), lease.to_dict() if lease else None, epoch())
+        self._store.write_attachment(known.key, record)

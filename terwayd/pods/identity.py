@@ -1,0 +1,117 @@
+"""Who a pod is on the LAN: its MAC, its DHCP client identifier, its host name.
+
+All of them are made of the network's name, the pod's namespace and name and the interface, so that
+the same pod is the same client after a restart, on another node, after a reboot.  A container that
+is no pod of Kubernetes has a name that is its own on this node only: the node is mixed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from terwayd.dhcp.client import Identity
+
+Key = tuple[str, str, str]
+"""What CNI tells attachments apart by: network name, container ID, interface name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One interface of one pod, as it was asked for, and what it is on the LAN.
+
+    `namespace` and `name` are empty for a container that has none; `netns` is the runtime's path,
+    kept word for word for the results; `service_routes` are what the pod got beside the lease's.
+    """
+
+    network: str
+    container_id: str
+    ifname: str
+    netns: str
+    namespace: str
+    name: str
+    host_ifname: str
+    mac: str
+    client_id: str
+    hostname: str
+
+    @property
+    def key(self) -> Key:
+        return (self.network, self.container_id, self.ifname)
+
+    @property
+    def same_pod(self) -> tuple[str, str]:
+        """Equal for two sandboxes of one pod: the DHCP server takes them for one client."""
+        return (self.mac, self.client_id)
+
+    def __str__(self) -> str:
+        name = self.name or self.container_id[:12]
+        return f"{self.namespace}/{name}" if self.namespace else name
+
+    def identity(self, vendor_class: str) -> Identity:
+        return Identity(
+            mac=bytes.fromhex(self.mac.replace(":", "")),
+            client_id=bytes.fromhex(self.client_id) if self.client_id else None,
+            hostname=self.hostname or None,
+            vendor_class=vendor_class or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What [dhcp] and [pods] of the configuration say of identities; `node` is this node's own ID."""
+
+    node: str
+    client_id: str = "pod"
+    mac: str = "stable"
+    hostname: bool = True
+
+
+def attachment(
+    policy: Policy, key: Key, *, netns: str, namespace: str, name: str, mac: str = "", random: bytes = b""
+) -> Attachment:
+    """The attachment of `key`; `mac` is the one asked for, `random` what a random MAC is made of."""
+    network, container_id, ifname = key
+    scope = (network, namespace, name) if namespace else (network, policy.node, name)
+    if not name or policy.client_id == "container":
+        scope = (network, policy.node, container_id)
+    own = _digest("pod", *scope, ifname)
+    if not mac:
+        mac = _mac(_digest("mac", random.hex()) if policy.mac == "random" else own)
+    return Attachment(
+        network=network,
+        container_id=container_id,
+        ifname=ifname,
+        netns=netns,
+        namespace=namespace,
+        name=name,
+        host_ifname="tw" + _digest("veth", *key).hex()[:12],
+        mac=mac,
+        client_id="" if policy.client_id == "mac" else _client_id(own).hex(),
+        hostname=host_name(name) if policy.hostname else "",
+    )
+
+
+def host_mac(attachment: Attachment) -> str:
+    """The MAC of the host's end of the veth pair: nobody on the LAN ever sees it."""
+    return _mac(_digest("host", attachment.host_ifname))
+
+
+def host_name(name: str) -> str:
+    """`name` as a host name of RFC 1123: at most 63 letters, digits and hyphens; "" when nothing is left."""
+    return re.sub(r"[^a-z0-9-]+", "-", name.lower())[:63].strip("-")
+
+
+def _client_id(own: bytes) -> bytes:
+    """RFC 4361: type 255, an IAID, and a DUID-UUID (RFC 6355): 23 bytes."""
+    return b"\xff" + own[:4] + b"\x00\x04" + own[4:20]
+
+
+def _mac(digest: bytes) -> str:
+    """A MAC that is locally administered and of one station."""
+    return bytes([digest[20] & 0xFC | 0x02, *digest[21:26]]).hex(":")
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode()).digest()
