@@ -109,7 +109,8 @@ class Client:
 
     def receive(self, message: Message, source_mac: bytes, now: float) -> None:
         """Take in a message that came from `source_mac`; anything that is not for this client is dropped."""
-        self.tick(now)  # a lease that ended before the message came is over
+        if self.lease is not None and self.lease.expires_at <= now:
+            self.tick(now)  # what the message extends is over already
         kind = self._kind_of(message, source_mac)
         if kind is not None:
             self._handle(kind, now)

@@ -149,6 +149,9 @@ class Engine:
             return
         self._unlist(entry)
         entry.wake_at = math.inf
+        if len(self._heap) > 2 * len(self._entries) + 64:
+            self._heap = [item for item in self._heap if item[2].wake_at == item[0]]
+            heapq.heapify(self._heap)
         if entry.waiter is not None and not entry.waiter.done():
             entry.waiter.set_exception(
                 DhcpError(f"the DHCP client of {_mac(entry.client.identity)} was stopped")
@@ -255,9 +258,6 @@ class Engine:
 
     def _arm(self) -> None:
         """One timer for the nearest deadline."""
-        if len(self._heap) > 2 * len(self._entries) + 64:
-            self._heap = [item for item in self._heap if item[2].wake_at == item[0]]
-            heapq.heapify(self._heap)
         while self._heap and self._heap[0][2].wake_at != self._heap[0][0]:
             heapq.heappop(self._heap)
         if not self._heap or self._closed or self._heap[0][0] >= self._timer_at:

@@ -1,0 +1,102 @@
+"""terwayctl setup: has the daemon put the NIC under the bridge, or shows how it would.
+
+The takeover itself is the daemon's, with its checks and its way back; this only warns someone
+whose own SSH session is about to move.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import plan
+from .client import Client
+from .errors import NotRunningError, TerwayError
+from .render import clean, count, print_json
+
+CONFIG = "/etc/terway.toml"
+TAKEOVER_S = 300.0  # seconds: the daemon ends it long before, one way or the other
+
+
+def run(client: Client, *, dry_run: bool = False, yes: bool = False, as_json: bool = False) -> int:
+    """Take the NIC over, or show the plan for it; the exit status."""
+    if dry_run:
+        planned = _plan_anyhow(client)
+        return plan.show(planned, action="setup", remark=_risk(planned), as_json=as_json)
+    try:
+        if not yes and ssh_session() and (risk := _risk(client.call("Plan", action="setup"))):
+            _confirm(risk)
+        done = client.call("Setup", timeout=TAKEOVER_S)
+    except NotRunningError as error:
+        hint = error.hint.replace("systemctl start", "systemctl enable --now")
+        raise NotRunningError(error.message, hint=hint) from None
+    if as_json:
+        print_json(done)
+    elif done["changed"]:
+        time = f"{count(done['steps'], 'step')} in {done['milliseconds']:.0f} ms"
+        print(clean(f"{done['bridge']} now carries {done['uplink']}: {time}."))
+    else:
+        print(clean(f"{done['bridge']} carries {done['uplink']} already: nothing to do."))
+    return 0
+
+
+def _plan_anyhow(client: Client) -> dict[str, Any]:
+    try:
+        return client.call("Plan", action="setup")
+    except NotRunningError:
+        from terwayd import offline  # brings netlink along, for this one case
+
+        return offline.plan_setup(CONFIG)
+
+
+def ssh_session() -> tuple[str, str] | None:
+    """The server's and the client's address of the SSH session this runs in, if it does.
+
+    sudo drops SSH_CONNECTION from the environment, so the parents' are looked at too.
+    """
+    value = os.environ.get("SSH_CONNECTION", "")
+    process = os.getppid()
+    while not value and process > 1:
+        try:
+            environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            break
+        prefix = b"SSH_CONNECTION="
+        value = next(
+            (e[len(prefix) :].decode("ascii", "replace") for e in environment if e.startswith(prefix)), ""
+        )
+    fields = value.split()
+    return (fields[2], fields[0]) if len(fields) == 4 else None
+
+
+def _risk(planned: dict[str, Any]) -> str:
+    """What to tell someone whose SSH session goes over an address that moves; "" when none does."""
+    if (session := ssh_session()) is None or not planned["changes"]:
+        return ""
+    server, peer = session
+    words = {word for step in planned["steps"] for word in step["command"].split()}
+    moving = {_address(word) for word in words if "/" in word}
+    if _address(server) not in moving - {None}:
+        return ""
+    return f"Your SSH session ({server} ← {peer}) runs over {planned['uplink']}."
+
+
+def _address(text: str) -> object:
+    try:
+        address = ipaddress.ip_interface(text.partition("%")[0]).ip
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _confirm(risk: str) -> None:
+    if not sys.stdin.isatty():
+        raise TerwayError(f"{risk} Nothing was changed.", hint="terwayctl setup --yes")
+    import typer
+
+    if not typer.confirm(f"{clean(risk)} It stays up if all goes well. Go on?", err=True):
+        raise TerwayError("not confirmed, so nothing was changed", hint="terwayctl setup --dry-run")

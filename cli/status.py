@@ -1,0 +1,136 @@
+"""terwayctl status: what the daemon says about the host, its findings and the pods.
+
+The daemon judges, this renders: a healthy host gets a few quiet lines, a sick one its findings
+and what to do about each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from . import pods
+from .client import Client
+from .errors import DEGRADED
+from .render import Page, clean, count, duration, print_json
+
+MARKS = {
+    "ready": ("●", "green"),
+    "starting": ("…", "yellow"),
+    "degraded": ("!", "yellow"),
+    "down": ("✘", "red"),
+}
+
+
+def run(client: Client, *, pod: str = "", brief: bool = False, as_json: bool = False) -> int:
+    """Show the status, of one pod when `pod` names it; 0 when all is well, else 4."""
+    status = client.call("Status")
+    status["pods"] = pods.find(status["pods"], pod)
+    if as_json:
+        print_json(status)
+    elif brief:
+        print(clean(_brief(status)))
+    elif pod:
+        _pod_page(status["pods"]).show()
+    else:
+        _page(status).show()
+    if pod:
+        return 0 if all(one["state"] in pods.SERVED for one in status["pods"]) else DEGRADED
+    return 0 if status["state"] == "ready" else DEGRADED
+
+
+def _brief(status: dict[str, Any]) -> str:
+    findings = Counter(finding["code"] for finding in status["findings"])
+    what = " ".join(f"{code}({number})" for code, number in findings.items())
+    if status["state"] == "ready":
+        return ", ".join(filter(None, (f"ready: {count(len(status['pods']), 'pod')}", what)))
+    return f"{status['state']}: {what or status['reason']}".rstrip(": ")
+
+
+def _page(status: dict[str, Any]) -> Page:
+    page = Page()
+    mark, colour = MARKS.get(status["state"], ("?", "red"))
+    age = duration(time.time() - status["since"])
+    page.line(
+        (mark, colour),
+        (f" terwayd {status['version']}  ", "bold"),
+        (status["state"], colour),
+        f" for {age}, {count(len(status['pods']), 'pod')}"
+        if age != "now"
+        else f", {count(len(status['pods']), 'pod')}",
+    )
+    if status["reason"] and status["state"] != "ready":
+        page.line("  ", status["reason"])
+    if host := status["host"]:
+        gateways = "".join(f"  gw {gateway}" for gateway in host["gateways"])
+        page.line(
+            f"  bridge  {host['bridge']} ← {host['uplink']}  {' '.join(host['addresses'])}{gateways}",
+            f"  {host['mac']}  mtu {host['mtu']}",
+        )
+    if status["pods"]:
+        page.line("  dhcp    ", _dhcp(status["pods"]))
+    page.line("  config  ", status["config"])
+    for finding in status["findings"]:
+        _finding(page, finding)
+    if status["pods"]:
+        page.line()
+        page.table(
+            ("POD", "ADDRESS", "STATE", "RENEWS", "IFACE"),
+            [
+                (
+                    pods.name(pod),
+                    pods.cell(pod["address"]),
+                    pods.state(pod),
+                    duration(pod["renews_in"]) if pod["address"] else "-",
+                    pods.cell(pod["host_ifname"]),
+                )
+                for pod in status["pods"]
+            ],
+            indent=2,
+        )
+    return page
+
+
+def _dhcp(attached: list[pods.Pod]) -> str:
+    servers = " ".join(sorted({pod["server"] for pod in attached if pod["server"]})) or "no server yet"
+    states = ", ".join(f"{n} {state}" for state, n in Counter(pod["state"] for pod in attached).most_common())
+    renewals = [pod["renews_in"] for pod in attached if pod["renews_in"] is not None]
+    following = f"  next renewal {_when(min(renewals))}" if renewals else ""
+    return f"{servers}  {states}{following}"
+
+
+def _when(seconds: float) -> str:
+    text = duration(seconds)
+    return text if text == "now" else f"in {text}"
+
+
+def _finding(page: Page, finding: dict[str, Any]) -> None:
+    mark, colour = ("✘", "red") if finding["severity"] == "error" else ("!", "yellow")
+    page.line("  ", (mark, colour), " ", (finding["code"], "bold"), "  ", finding["message"])
+    if finding["hint"]:
+        page.line("    → ", finding["hint"])
+
+
+def _pod_page(found: list[pods.Pod]) -> Page:
+    page = Page()
+    for number, pod in enumerate(found):
+        if number:
+            page.line()
+        page.line((pods.name(pod), "bold"), "  ", pods.state(pod))
+        page.line("  address    ", pods.cell(pod["address"]), "  gw ", pods.cell(pod["gateway"]))
+        page.line("  dhcp       ", _lease(pod))
+        page.line(
+            "  interface  ", f"{pod['ifname']} {pod['mac']}, on the host {pods.cell(pod['host_ifname'])}"
+        )
+        page.line("  container  ", str(pod["container_id"]))
+        page.line("  network    ", str(pod["network"]))
+    return page
+
+
+def _lease(pod: pods.Pod) -> str:
+    if not pod["address"]:
+        return "no lease"
+    expires = "never expires" if pod["expires_in"] is None else f"expires {_when(pod['expires_in'])}"
+    renews = "" if pod["renews_in"] is None else f"renews {_when(pod['renews_in'])}, "
+    return f"from {pods.cell(pod['server'])}, {renews}{expires}"
