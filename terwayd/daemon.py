@@ -63,7 +63,7 @@ async def run(given: argparse.Namespace) -> None:
             "this is the machine's own network, and systemd did not start terwayd",
             hint="systemctl start terwayd, or terwayd --this-host",
         )
-    node = Node(read_config(given.config), Store())
+    node = Node(read_config(given.config), Store(), on_change=lambda: _show(node))
     server = Server(systemd.passed_socket() or _listen(SOCKET), Methods(node).handle)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,7 +85,11 @@ async def run(given: argparse.Namespace) -> None:
 
 
 async def _keep_up(node: Node) -> None:
-    """Bring the node up; where the network is not ready for it, again when it has changed."""
+    """Bring the node up; where the network is not ready for it, again when that has changed.
+
+    A host that must not be taken over, or where it was tried and undone, is left alone: nothing but
+    an administrator changes that.
+    """
     changed = asyncio.Event()
     monitor = Monitor(changed.set)
     try:
@@ -94,26 +98,27 @@ async def _keep_up(node: Node) -> None:
                 try:
                     await node.bring_up()
                 except (Refused, RolledBack):
-                    log.error("this host is left alone until terwayctl setup or a restart")
-                    await _told(node, ready=True)
-                    return await asyncio.Event().wait() and None
+                    break
                 except TerwayError:
                     pass  # the node's health has it
-            await _told(node, ready=True)
+            systemd.notify("READY=1")
             changed.clear()
+            ready = node.health.condition is Condition.READY
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    changed.wait(), _RETRY if node.health.condition is not Condition.READY else None
-                )
+                await asyncio.wait_for(changed.wait(), None if ready else _RETRY)
     finally:
         monitor.close()
+    log.error("this host is left alone until terwayctl setup or systemctl restart terwayd")
+    systemd.notify("READY=1")
+    await asyncio.Event().wait()
 
 
-async def _told(node: Node, *, ready: bool) -> None:
-    pods = len(node.known_pods) if node.known_pods is not None else 0
-    reason = f": {node.health.reason}" if node.health.reason else f", {pods} pods"
-    state = f"STATUS={node.health.condition.value}{reason}"
-    systemd.notify(f"READY=1\n{state}" if ready else state)
+def _show(node: Node) -> None:
+    """The line that systemctl status shows."""
+    health, pods = node.health, len(node.known_pods) if node.known_pods is not None else 0
+    systemd.notify(
+        f"STATUS={health.condition.value}, {f'{pods} pods' if not health.reason else health.reason}"
+    )
 
 
 async def _watchdog(node: Node) -> None:

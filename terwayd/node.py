@@ -11,7 +11,7 @@ import enum
 import logging
 import random
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -26,7 +26,7 @@ from terwayd.host.plan import differences
 from terwayd.host.takeover import Standing, Takeover
 from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
-from terwayd.model import Host
+from terwayd.model import Host, Link
 from terwayd.pods import services
 from terwayd.pods.attach import Attachments, Lan
 from terwayd.pods.identity import Key, Policy
@@ -58,8 +58,9 @@ class Health:
 class Node:
     """One host.  Use it from the event loop's thread."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, *, on_change: Callable[[], None]) -> None:
         self.config = config
+        self._on_change = on_change
         self.health = Health(Condition.STARTING, "waiting for the network", since=time.time())
         self.engine: Engine | None = None
         self._store = store
@@ -139,6 +140,7 @@ class Node:
             store=self._store,
             lan=_lan(standing.host, standing.bridge),
             service_cidrs=self._service_cidrs,
+            on_change=self._on_change,
         )
         await self._attachments.restore()
 
@@ -186,6 +188,7 @@ class Node:
             level = logging.ERROR if condition is Condition.DEGRADED else logging.INFO
             log.log(level, "%s%s", condition.value, f": {reason}" if reason else "")
             self.health = Health(condition, reason, hint, time.time())
+            self._on_change()
 
     def _on_event(self, key: Hashable, event: Event) -> None:
         if self._attachments is None:
@@ -215,7 +218,7 @@ def _on_down(error: OSError) -> None:
     log.warning("the uplink is down: %s; leases are kept, and renewed when it is back", error.strerror)
 
 
-def _link(host: Host, name: str):  # type: ignore[no-untyped-def]
+def _link(host: Host, name: str) -> Link:
     link = host.link(name)
     if link is None:
         raise HostError(f"the interface {name} is gone", hint="terwayctl status")

@@ -68,6 +68,7 @@ class Attachments:
         store: Store,
         lan: Lan,
         service_cidrs: Callable[[], tuple[Network, ...]],
+        on_change: Callable[[], None],
     ) -> None:
         self._config = config
         self._policy = policy
@@ -76,6 +77,7 @@ class Attachments:
         self._store = store
         self._lan = lan
         self._service_cidrs = service_cidrs
+        self._on_change = on_change
         self._known: dict[Key, Attachment] = {}
         self._adding: dict[Key, asyncio.Task[Any]] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
@@ -196,6 +198,7 @@ class Attachments:
             await self._undo(wanted, leasing, plugged=plugged)
             raise
         log.info("%s has %s from %s", wanted, lease.address, lease.server)
+        self._on_change()
         return Attached(wanted, lease, routes, mtu, self._lan.bridge.mac)
 
     async def _undo(self, wanted: Attachment, leasing: asyncio.Future[Lease], *, plugged: bool) -> None:
@@ -237,6 +240,7 @@ class Attachments:
                 self._store.delete_attachment(key)
                 del self._known[key]
                 log.info("%s is detached", known)
+                self._on_change()
         if not lock.locked() and key not in self._known:
             self._locks.pop(key, None)
 
