@@ -172,6 +172,20 @@ def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool) -> list[s.Step]:
     return steps
 
 
+def way_back(current: Plan, host: Host) -> tuple[s.Step, ...]:
+    """The steps that undo `current` on `host`: the inverses, last first.
+
+    What the bridge has learned of its neighbours goes to the NIC as soon as that has its addresses:
+    a question asked on the NIC before it leaves the bridge would be answered on the bridge.
+    """
+    steps = s.undo(current.steps)
+    first = next((n for n, step in enumerate(steps) if isinstance(step, s.AddRoute | s.DelRoute)), len(steps))
+    learned = [
+        s.AddNeighbour(replace(n, dev=current.uplink)) for n in host.neighbours if n.dev == current.bridge
+    ]
+    return (*steps[:first], *learned, *steps[first:])
+
+
 def differences(host: Host, plan: Plan) -> tuple[str, ...]:
     """What keeps the host from being as `plan` leaves it; empty when the takeover holds."""
     bridge, nic = host.link(plan.bridge), host.link(plan.uplink)

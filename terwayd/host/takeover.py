@@ -17,8 +17,8 @@ from terwayd.clock import epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, KernelError, RolledBack
 from terwayd.host import apply as do
-from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, differences, plan
-from terwayd.host.steps import Step, undo
+from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, differences, plan, way_back
+from terwayd.host.steps import Step
 from terwayd.host.uplink import find_uplink
 from terwayd.kernel import arp
 from terwayd.kernel.netlink import Netlink, read_sysctls
@@ -95,7 +95,7 @@ class Takeover:
         if record is None or record.boot_id != epoch().boot_id:
             return Plan("", self._config.host.bridge, ())
         current = codec.decode(Plan, record.plan)
-        return Plan(current.uplink, current.bridge, undo(current.steps))
+        return Plan(current.uplink, current.bridge, way_back(current, netlink.observe()))
 
     def teardown(self, netlink: Netlink) -> Standing:
         """Give the host back what it had.  HostError names what could not be given back."""
@@ -125,7 +125,7 @@ class Takeover:
             self._undo(netlink, codec.decode(Plan, record.plan))
 
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
-        steps = undo(current.steps)
+        steps = way_back(current, netlink.observe())
         refused = do.apply_all(netlink, steps)
         host = netlink.observe()
         if host.link(current.bridge) is not None:
