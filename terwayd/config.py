@@ -29,8 +29,8 @@ def _text(value: object) -> str:
 
 def _interface(value: object) -> str:
     name = _text(value)
-    if not 0 < len(name) < 16 or name in {".", ".."} or re.search(r"[\s/:]", name):
-        raise ValueError("an interface name: 1 to 15 characters without space, slash or colon")
+    if not 0 < len(name.encode()) < 16 or name in {".", ".."} or re.search(r"[\s\0/:%]", name):
+        raise ValueError("an interface name: 1 to 15 bytes without space, slash, colon or percent sign")
     return name
 
 
@@ -43,7 +43,7 @@ def _name(value: object) -> str:
 
 def _path(value: object) -> str:
     path = _text(value)
-    if not path.startswith("/"):
+    if not path.startswith("/") or "\0" in path:
         raise ValueError("an absolute path")
     return path
 
@@ -160,7 +160,7 @@ def parse(text: str, path: str = DEFAULT_PATH) -> Config:
     """
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise ConfigError(f"{path} is not TOML: {error}", hint=f"mend that line of {path}") from None
     sections = {}
     for name, values in raw.items():

@@ -94,7 +94,8 @@ async def _keep_up(node: Node) -> None:
     monitor = Monitor(changed.set)
     try:
         while True:
-            if node.health.condition in {Condition.STARTING, Condition.DEGRADED}:
+            await node.look()
+            if node.health.condition in {Condition.STARTING, Condition.DEGRADED} and not node.fighting:
                 try:
                     await node.bring_up()
                 except (Refused, RolledBack):

@@ -11,6 +11,7 @@ import enum
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -22,8 +23,10 @@ from terwayd.config import Config, Network
 from terwayd.dhcp.client import Event, Lost
 from terwayd.dhcp.engine import Engine
 from terwayd.errors import HostError, TerwayError
-from terwayd.host.plan import differences
+from terwayd.host.drift import Limit, drift
 from terwayd.host.takeover import Standing, Takeover
+from terwayd.host.uplink import uplink_alias
+from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
 from terwayd.model import Host, Link
@@ -68,6 +71,10 @@ class Node:
         self._takeover = Takeover(store, config)
         self._attachments: Attachments | None = None
         self._changing = asyncio.Lock()
+        self._transport: PacketTransport | None = None
+        self._limit = Limit()
+        self.repairs: deque[tuple[float, str]] = deque(maxlen=10)
+        self.fighting = False
 
     @property
     def bridge(self) -> str:
@@ -104,12 +111,15 @@ class Node:
                 standing = await self._worker.call(self._takeover.setup)
                 if self._attachments is None:
                     await self._start_pods(standing)
+                else:
+                    await self._replug()
                 install.install_plugin(self.config.cni)
                 install.write_conflist(self.config.cni)
             except TerwayError as error:
                 self._become(Condition.DEGRADED, error.message, error.hint)
                 install.remove_conflist(self.config.cni)
                 raise
+            self.fighting, self._limit = False, Limit()
             self._become(Condition.READY)
             if standing.changed:
                 log.info(
@@ -126,6 +136,7 @@ class Node:
             transport = PacketTransport(standing.uplink, asyncio.get_running_loop(), on_down=_on_down)
         except OSError as error:
             raise HostError(f"no packet socket on {standing.uplink}: {error.strerror}") from None
+        self._transport = transport
         self.engine = Engine(transport, clock=boottime, rng=random.Random(), on_event=self._on_event)
         self._attachments = Attachments(
             self.config,
@@ -171,11 +182,58 @@ class Node:
             self.engine.close()
         self.engine = self._attachments = None
 
+    async def look(self) -> None:
+        """Mend what has become different on the host since the takeover, and say so.
+
+        Where it is different again and again, somebody else wants it otherwise: then the node is
+        degraded, and the host left alone.
+        """
+        if self.health.condition is not Condition.READY:
+            return
+        async with self._changing:
+            try:
+                found = await self._worker.call(self._takeover.mend)
+                if found.steps:
+                    await self._replug()
+            except TerwayError as error:
+                self._become(Condition.DEGRADED, error.message, error.hint)
+                return
+        if not found.steps:
+            if found.found:
+                self._become(
+                    Condition.DEGRADED, "; ".join(found.found), "plug it in again; terwayd waits for it"
+                )
+            return
+        words = "; ".join(found.found)
+        log.warning("mended: %s", words)
+        self.repairs.append((time.time(), words))
+        if self._limit.reached(boottime()):
+            self.fighting = True
+            self._become(
+                Condition.DEGRADED,
+                f"{words}, again and again: another manager of the NIC?",
+                "stop the other manager, then terwayctl setup",
+            )
+
+    async def _replug(self) -> None:
+        """After a repair: the bridge may be another one, and the uplink too."""
+        if self._attachments is None or self._transport is None:
+            return
+        host = await self._worker.call(lambda netlink: netlink.observe())
+        self._attachments.lan = lan = _lan(host, self.bridge)
+        uplinks = [link.name for link in host.links if link.alias == uplink_alias(self.bridge)]
+        for known in self._attachments:
+            link = host.link(known.host_ifname)
+            if link is not None and link.master != lan.bridge.index:
+                await self._worker.call(_enslave, known.host_ifname, lan.bridge.index)
+        for name in uplinks[:1]:
+            self._transport.rebind(name)
+
     async def observe(self) -> tuple[Host, tuple[str, ...]]:
         """The host as it is now, and in what it differs from what the takeover left."""
         host = await self._worker.call(lambda netlink: netlink.observe())
         plan = await self._worker.call(self._takeover.standing)
-        return host, differences(host, plan) if plan is not None else ()
+        return host, drift(plan, host).found if plan is not None else ()
 
     def close(self) -> None:
         """End without touching host, pods or leases."""
@@ -207,6 +265,10 @@ class Node:
             return services.from_manifest(Path(services.APISERVER_MANIFEST).read_text())
         except OSError:
             return ()
+
+
+def _enslave(netlink: Netlink, name: str, bridge: int) -> None:
+    netlink.set_link(name, master=bridge, state="up")
 
 
 def _key(key: Hashable) -> Key:

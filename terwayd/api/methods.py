@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 INTERFACE = "io.terway"
 SERVICE = "org.varlink.service"
+_TELL_REPAIRS = 3600.0  # seconds that status speaks of a repair
 _DESCRIPTION = Path(__file__).with_name("io.terway.varlink")
 
 Method = Callable[[dict[str, Any], list[int]], Awaitable[dict[str, Any]]]
@@ -82,13 +83,23 @@ class Methods:
         findings = []
         if state is Condition.DEGRADED:
             findings.append(_finding("not-ready", "error", health.reason, health.hint))
+        findings += [
+            _finding(
+                "mended",
+                "warning",
+                f"{time.strftime('%H:%M:%S', time.localtime(when))}: {what}",
+                "journalctl -u terwayd",
+            )
+            for when, what in node.repairs
+            if when > time.time() - _TELL_REPAIRS
+        ]
         findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
         leases = self._pods()
         for pod in leases:
             if pod["address"] is None:
                 message = f"{pod['namespace']}/{pod['name']}: no lease ({pod['state']})"
                 findings.append(_finding("lease-lost", "error", message, "journalctl -u terwayd"))
-        if findings and state is Condition.READY:
+        if state is Condition.READY and any(finding["severity"] == "error" for finding in findings):
             state = Condition.DEGRADED
         reason = health.reason or (findings[0]["message"] if findings else "")
         return {

@@ -80,7 +80,6 @@ class Engine:
         self._heap: list[tuple[float, int, _Entry]] = []
         self._pushes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
         self._closed = False
         transport.on_frame = self._receive
 
@@ -173,7 +172,6 @@ class Engine:
 
     def wake(self) -> None:
         """Do what is due; needed only when the clock was moved or the link has come back."""
-        self._timer_at = math.inf
         self._tick()
 
     def close(self) -> None:
@@ -246,7 +244,9 @@ class Engine:
 
     def _tick(self) -> None:
         """Feed time to the clients that are due; heap items of forgotten or moved deadlines fall away here."""
-        self._timer_at = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         now = self._clock()
         while self._heap and self._heap[0][0] <= now:
             at, _, entry = heapq.heappop(self._heap)
@@ -257,16 +257,19 @@ class Engine:
         self._arm()
 
     def _arm(self) -> None:
-        """One timer for the nearest deadline."""
+        """One timer for the nearest deadline, unless one runs that is not later."""
         while self._heap and self._heap[0][2].wake_at != self._heap[0][0]:
             heapq.heappop(self._heap)
-        if not self._heap or self._closed or self._heap[0][0] >= self._timer_at:
+        if not self._heap or self._closed:
             return
+        loop = asyncio.get_running_loop()
+        # Compared on the loop's clock: after a sleep the leases' clock is ahead of what was reckoned before it.
+        when = loop.time() + min(max(self._heap[0][0] - self._clock(), 0.0), MAX_SLEEP_S)
         if self._timer is not None:
+            if self._timer.when() <= when:
+                return
             self._timer.cancel()
-        self._timer_at = self._heap[0][0]
-        delay = min(max(self._timer_at - self._clock(), 0.0), MAX_SLEEP_S)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+        self._timer = loop.call_at(when, self._tick)
 
     def _send(self, messages: Iterable[Outgoing]) -> None:
         for out in messages:

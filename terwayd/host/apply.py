@@ -36,6 +36,10 @@ def do(netlink: Netlink, step: s.Step) -> None:
             netlink.set_link(dev, state="up")
         case s.SetAlias(dev, alias):
             netlink.set_link(dev, ifalias=alias)
+        case s.SetMac(dev, mac):
+            netlink.set_link(dev, address=mac)
+        case s.SetMtu(dev, mtu):
+            netlink.set_link(dev, mtu=mtu)
         case s.Enslave(dev, bridge):
             netlink.set_link(dev, master=netlink.index(bridge))
         case s.Release(dev, _):

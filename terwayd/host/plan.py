@@ -94,10 +94,10 @@ def plan(host: Host, nic: Link, bridge: str) -> Plan:
             f"host.bridge: there is an interface {bridge} already, and terwayd did not make it",
             hint=f"ip link del {bridge}, or name another bridge in /etc/terway.toml",
         )
-    addresses, warnings = _addresses(host.addresses_of(nic.name))
-    routes = _routes(host.routes_of(nic.name))
-    onto = [_readdress(address, bridge) for address in addresses]
-    moved = [_reroute(route, nic.name, bridge) for route in routes]
+    addresses, warnings = movable_addresses(host.addresses_of(nic.name))
+    routes = movable_routes(host.routes_of(nic.name))
+    onto = [on_bridge(address, bridge) for address in addresses]
+    moved = [via_bridge(route, nic.name, bridge) for route in routes]
     neighbours = [replace(n, dev=bridge) for n in host.neighbours if n.dev == nic.name]
     ipv6 = host.sysctls.get(f"net/ipv6/conf/{nic.name}/disable_ipv6") == "0"
     mode = f"net/ipv6/conf/{nic.name}/addr_gen_mode"
@@ -119,7 +119,7 @@ def plan(host: Host, nic: Link, bridge: str) -> Plan:
     return Plan(nic.name, bridge, tuple(steps), tuple(warnings))
 
 
-def _addresses(found: tuple[Address, ...]) -> tuple[list[Address], list[str]]:
+def movable_addresses(found: tuple[Address, ...]) -> tuple[list[Address], list[str]]:
     kept, warnings = [], []
     for address in found:
         if address.interface.version == 6 and address.flags & IFA_F_TEMPORARY:
@@ -131,7 +131,7 @@ def _addresses(found: tuple[Address, ...]) -> tuple[list[Address], list[str]]:
     return kept, warnings
 
 
-def _routes(found: tuple[Route, ...]) -> list[Route]:
+def movable_routes(found: tuple[Route, ...]) -> list[Route]:
     """The routes to move, those without a gateway first: the others' gateways are found by them."""
     kept = [r for r in found if r.table != TABLE_LOCAL and r.type in _MOVABLE_TYPES]
     for route in kept:
@@ -144,7 +144,7 @@ def _routes(found: tuple[Route, ...]) -> list[Route]:
     return sorted(kept, key=lambda r: (gated[id(r)], -r.dst.prefixlen))
 
 
-def _readdress(address: Address, bridge: str) -> Address:
+def on_bridge(address: Address, bridge: str) -> Address:
     label = address.label.replace(address.dev, bridge, 1) if address.label.startswith(address.dev) else ""
     return replace(
         address,
@@ -155,7 +155,7 @@ def _readdress(address: Address, bridge: str) -> Address:
     )
 
 
-def _reroute(route: Route, nic: str, bridge: str) -> Route:
+def via_bridge(route: Route, nic: str, bridge: str) -> Route:
     hops = tuple(replace(hop, dev=bridge) if hop.dev == nic else hop for hop in route.hops)
     return replace(route, dev=bridge if route.dev == nic else route.dev, hops=hops)
 
@@ -184,29 +184,3 @@ def way_back(current: Plan, host: Host) -> tuple[s.Step, ...]:
         s.AddNeighbour(replace(n, dev=current.uplink)) for n in host.neighbours if n.dev == current.bridge
     ]
     return (*steps[:first], *learned, *steps[first:])
-
-
-def differences(host: Host, plan: Plan) -> tuple[str, ...]:
-    """What keeps the host from being as `plan` leaves it; empty when the takeover holds."""
-    bridge, nic = host.link(plan.bridge), host.link(plan.uplink)
-    if bridge is None:
-        return (f"the bridge {plan.bridge} is gone",)
-    if nic is None:
-        return (f"the NIC {plan.uplink} is gone",)
-    found = []
-    if nic.master != bridge.index:
-        found.append(f"{nic.name} is not a port of {bridge.name}")
-    if not bridge.up:
-        found.append(f"{bridge.name} is down")
-    here = {address.interface for address in host.addresses_of(bridge.name)}
-    on_nic = {address.interface for address in host.addresses_of(nic.name)}
-    for step in plan.steps:
-        if (
-            isinstance(step, s.AddAddress)
-            and step.address.valid is None
-            and step.address.interface not in here
-        ):
-            found.append(f"{step.address.interface} is not on {bridge.name}")
-        if isinstance(step, s.DelAddress) and step.address.interface in on_nic:
-            found.append(f"{step.address.interface} is on {nic.name}")
-    return tuple(found)

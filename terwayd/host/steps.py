@@ -80,6 +80,32 @@ class SetAlias:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMac:
+    dev: str
+    mac: str
+    before: str
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} address {self.mac}"
+
+    def inverse(self) -> Step:
+        return SetMac(self.dev, self.before, self.mac)
+
+
+@dataclass(frozen=True, slots=True)
+class SetMtu:
+    dev: str
+    mtu: int
+    before: int
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} mtu {self.mtu}"
+
+    def inverse(self) -> Step:
+        return SetMtu(self.dev, self.before, self.mtu)
+
+
+@dataclass(frozen=True, slots=True)
 class Enslave:
     dev: str
     bridge: str
@@ -186,6 +212,8 @@ Step = (
     | DelLink
     | SetUp
     | SetAlias
+    | SetMac
+    | SetMtu
     | Enslave
     | Release
     | SetSysctl

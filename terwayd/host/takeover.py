@@ -17,7 +17,8 @@ from terwayd.clock import epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, KernelError, RolledBack
 from terwayd.host import apply as do
-from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, differences, plan, way_back
+from terwayd.host.drift import Drift, drift
+from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, way_back
 from terwayd.host.steps import Step
 from terwayd.host.uplink import find_uplink
 from terwayd.kernel import arp
@@ -60,8 +61,8 @@ class Takeover:
         """What setup() would do; no steps where it is done already."""
         current = self.standing(netlink)
         host = netlink.observe()
-        if current is not None and not differences(host, current):
-            return Plan(current.uplink, current.bridge, ())
+        if current is not None:
+            return Plan(current.uplink, current.bridge, drift(current, host).steps)
         nic = find_uplink(host, self._config.host.uplink, self._config.host.bridge)
         sysctls = read_sysctls((*COPIED_SYSCTLS, *NIC_SYSCTLS), nic.name, "default")
         host = Host(host.links, host.addresses, host.routes, host.neighbours, sysctls)
@@ -69,10 +70,10 @@ class Takeover:
 
     def setup(self, netlink: Netlink) -> Standing:
         """Put the uplink under the bridge, unless it is there; RolledBack when it did not work out."""
-        self.recover(netlink)
+        self._recover(netlink)
+        if self.standing(netlink) is not None:
+            return self._stands(netlink)
         wanted = self.plan_setup(netlink)
-        if not wanted.steps:
-            return Standing(wanted.uplink, wanted.bridge, netlink.observe(), changed=False)
         gateways = self._answering(netlink, wanted.uplink)
         self._store.write_takeover(TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted)))
         started = time.monotonic()
@@ -110,7 +111,31 @@ class Takeover:
         milliseconds = (time.monotonic() - started) * 1000
         return Standing(current.uplink, current.bridge, netlink.observe(), True, len(steps), milliseconds)
 
-    def recover(self, netlink: Netlink) -> None:
+    def mend(self, netlink: Netlink) -> Drift:
+        """Bring back what has become different since the takeover; what was found, and done about it.
+
+        Raises KernelError where the kernel refuses a step.
+        """
+        current = self.standing(netlink)
+        found = drift(current, netlink.observe()) if current is not None else Drift()
+        do.apply(netlink, found.steps)
+        return found
+
+    def _stands(self, netlink: Netlink) -> Standing:
+        started = time.monotonic()
+        found = self.mend(netlink)
+        if found.found:
+            log.warning("mended: %s", "; ".join(found.found))
+        milliseconds = (time.monotonic() - started) * 1000
+        host, current = netlink.observe(), self.standing(netlink)
+        assert current is not None
+        if left := drift(current, host).found:
+            raise HostError("; ".join(left), hint="terwayctl setup, when that is mended")
+        return Standing(
+            current.uplink, current.bridge, host, bool(found.steps), len(found.steps), milliseconds
+        )
+
+    def _recover(self, netlink: Netlink) -> None:
         """Lead back from a takeover or teardown that a crash cut short; forget those of earlier boots."""
         record = self._store.takeover()
         if record is None:
@@ -119,9 +144,6 @@ class Takeover:
             self._store.clear_takeover()
         elif record.state != "up":
             log.warning("a %s of the host was cut short: undoing it", record.state)
-            self._undo(netlink, codec.decode(Plan, record.plan))
-        elif found := differences(netlink.observe(), codec.decode(Plan, record.plan)):
-            log.warning("the host has changed (%s): taking it over anew", "; ".join(found))
             self._undo(netlink, codec.decode(Plan, record.plan))
 
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
@@ -149,7 +171,7 @@ class Takeover:
 
     def _verify(self, netlink: Netlink, wanted: Plan, gateways: tuple[IPv4Address, ...]) -> Host:
         host = netlink.observe()
-        if found := differences(host, wanted):
+        if found := drift(wanted, host).found:
             raise HostError("after the last step " + "; ".join(found))
         for gateway in gateways:
             if not self._answers(host, wanted.bridge, gateway, self._config.host.verify_timeout):

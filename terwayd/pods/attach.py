@@ -75,7 +75,7 @@ class Attachments:
         self._engine = engine
         self._worker = worker
         self._store = store
-        self._lan = lan
+        self.lan = lan
         self._service_cidrs = service_cidrs
         self._on_change = on_change
         self._known: dict[Key, Attachment] = {}
@@ -165,14 +165,14 @@ class Attachments:
         identity = wanted.identity(config.dhcp.vendor_class)
         leasing = asyncio.ensure_future(self._engine.acquire(key, identity, timeout=config.dhcp.timeout))
         self._known[key] = wanted
-        mtu = config.pods.mtu or self._lan.bridge.mtu
+        mtu = config.pods.mtu or self.lan.bridge.mtu
         plugged = False
         try:
             self._write(wanted, None)
             await asyncio.sleep(0)  # the DISCOVER leaves here, before the veth is built
             plugging = asyncio.ensure_future(
                 self._worker.call(
-                    veth.plug, wanted, descriptor, bridge=self._lan.bridge.index, mtu=self._lan.bridge.mtu
+                    veth.plug, wanted, descriptor, bridge=self.lan.bridge.index, mtu=self.lan.bridge.mtu
                 )
             )
             try:
@@ -185,12 +185,12 @@ class Attachments:
             mtu = min(mtu, lease.mtu or mtu)
             routes = pod_routes(
                 lease,
-                self._lan.node,
+                self.lan.node,
                 service_cidrs=self._service_cidrs(),
                 default_route=config.pods.default_route,
             )
             inside = veth.Inside(
-                wanted.ifname, lease.address, routes, mtu if mtu != self._lan.bridge.mtu else 0
+                wanted.ifname, lease.address, routes, mtu if mtu != self.lan.bridge.mtu else 0
             )
             await netns.run(descriptor, lambda: veth.configure(inside))
             self._write(wanted, lease)
@@ -199,7 +199,7 @@ class Attachments:
             raise
         log.info("%s has %s from %s", wanted, lease.address, lease.server)
         self._on_change()
-        return Attached(wanted, lease, routes, mtu, self._lan.bridge.mac)
+        return Attached(wanted, lease, routes, mtu, self.lan.bridge.mac)
 
     async def _undo(self, wanted: Attachment, leasing: asyncio.Future[Lease], *, plugged: bool) -> None:
         leasing.cancel()

@@ -1,0 +1,127 @@
+"""What has become of a takeover: in what the host differs from it, and the steps that mend that.
+
+Pure.  What is looked at is what the host needs to be on the LAN: the bridge with its MAC, MTU,
+addresses and routes, the NIC under it, and nothing of the kind on the NIC itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from terwayd.host import steps as s
+from terwayd.host.plan import Plan, movable_addresses, movable_routes, on_bridge, via_bridge
+from terwayd.model import Host, Link, Route
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Differences in words, and the steps that mend them; without steps nothing can be done from here."""
+
+    found: tuple[str, ...] = ()
+    steps: tuple[s.Step, ...] = ()
+
+
+def drift(plan: Plan, host: Host) -> Drift:
+    """In what `host` differs from how `plan` left it."""
+    nic, bridge = host.link(plan.uplink), host.link(plan.bridge)
+    if nic is None:
+        return Drift((f"the NIC {plan.uplink} is gone",))
+    found, steps = [], []
+    anew = bridge is None or nic.master != bridge.index
+    for step in plan.steps:
+        difference = _missing(step, host, bridge, nic)
+        if difference:
+            found.append(difference)
+        if difference or (anew and isinstance(step, s.SetSysctl)):
+            steps.append(step)
+    strays, back = _strays(plan, host)
+    changed = _changed(plan, nic, bridge)
+    words = [*found, *strays, *[f"{step.dev} had another {_kind(step)}" for step in changed]]
+    return Drift(tuple(words), (*steps, *changed, *back))
+
+
+def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link) -> str:
+    """What is not as `step` left it; "" when it is, or need not be."""
+    match step:
+        case s.AddBridge(name):
+            return f"the bridge {name} is gone" if bridge is None else ""
+        case s.SetUp(dev):
+            return f"{dev} is down" if bridge is None or not bridge.up else ""
+        case s.SetAlias(dev, alias):
+            return f"{dev} is not marked as ours" if nic.alias != alias else ""
+        case s.Enslave(dev, name):
+            return f"{dev} is not a port of {name}" if bridge is None or nic.master != bridge.index else ""
+        case s.AddAddress(address):
+            lasting = address.valid is None or bridge is None
+            there = {known.interface for known in host.addresses_of(address.dev)}
+            return (
+                f"{address.interface} is not on {address.dev}"
+                if lasting and address.interface not in there
+                else ""
+            )
+        case s.AddRoute(route):
+            lasting = route.expires is None or bridge is None
+            return f"the route {route.dst} is gone" if lasting and not _has(host, route) else ""
+    return ""
+
+
+def _strays(plan: Plan, host: Host) -> tuple[list[str], list[s.Step]]:
+    """What somebody put on the NIC: it goes to the bridge, unless that has it already."""
+    addresses, _ = movable_addresses(host.addresses_of(plan.uplink))
+    routes = movable_routes(host.routes_of(plan.uplink))
+    there = {known.interface for known in host.addresses_of(plan.bridge)}
+    planned = {step.address.interface for step in plan.steps if isinstance(step, s.AddAddress)}
+    steps: list[s.Step] = [
+        s.AddAddress(on_bridge(address, plan.bridge))
+        for address in addresses
+        if address.interface not in there | planned
+    ]
+    moved = [via_bridge(route, plan.uplink, plan.bridge) for route in routes]
+    steps += [s.AddRoute(route) for route in moved if not _has(host, route)]
+    steps += [s.DelRoute(route) for route in reversed(routes)]
+    steps += [s.DelAddress(address) for address in reversed(addresses)]
+    words = [f"{address.interface} is on {plan.uplink}" for address in addresses]
+    return words or [f"the route {route.dst} uses {plan.uplink}" for route in routes], steps
+
+
+def _changed(plan: Plan, nic: Link, bridge: Link | None) -> list[s.SetMac | s.SetMtu]:
+    made = next((step for step in plan.steps if isinstance(step, s.AddBridge)), None)
+    steps: list[s.SetMac | s.SetMtu] = []
+    for link in (nic, bridge) if made is not None else ():
+        if link is not None and made is not None:
+            if link.mac != made.mac:
+                steps.append(s.SetMac(link.name, made.mac, link.mac))
+            if link.mtu != made.mtu:
+                steps.append(s.SetMtu(link.name, made.mtu, link.mtu))
+    return steps
+
+
+def _kind(step: s.SetMac | s.SetMtu) -> str:
+    return "MAC" if isinstance(step, s.SetMac) else "MTU"
+
+
+def _has(host: Host, route: Route) -> bool:
+    """Whether the host has such a route; what the kernel may fill in by itself is not compared."""
+    return any(_way(known) == _way(route) for known in host.routes if known.dst == route.dst)
+
+
+def _way(route: Route) -> tuple[object, ...]:
+    hops = tuple((hop.dev, hop.gateway) for hop in route.hops)
+    return (route.table, route.priority, route.tos, route.type, route.dev, route.gateway, hops)
+
+
+class Limit:
+    """Says when mending has become a fight: more than `times` repairs within `window` seconds."""
+
+    def __init__(self, times: int = 5, window: float = 60.0) -> None:
+        self._times = times
+        self._window = window
+        self._repairs: deque[float] = deque()
+
+    def reached(self, now: float) -> bool:
+        """Count a repair at `now`; whether it is one too many."""
+        self._repairs.append(now)
+        while self._repairs[0] <= now - self._window:
+            self._repairs.popleft()
+        return len(self._repairs) > self._times
