@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from terwayd import daemon, systemd
+from terwayd import daemon, offline, systemd
 from terwayd.errors import TerwayError
 
 
@@ -13,7 +13,10 @@ def main() -> None:
     given = daemon.options()
     systemd.set_up_logging(debug=given.debug)
     try:
-        asyncio.run(daemon.run(given))
+        if given.dead_man is not None:
+            offline.rescue(given.dead_man)
+        else:
+            asyncio.run(daemon.run(given))
     except TerwayError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  the daemon's last word
         if error.hint:

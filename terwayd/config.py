@@ -87,6 +87,25 @@ def _cidrs(value: object) -> tuple[Network, ...] | None:
         raise ValueError(f"networks such as 10.96.0.0/12 ({error})") from None
 
 
+def _targets(value: object) -> tuple[str, ...]:
+    expected = '"gateway" or "tcp:ADDRESS:PORT", such as ["gateway", "tcp:192.0.2.5:6443"]'
+    if not isinstance(value, list):
+        raise TypeError(f"a list of {expected}")
+    for item in value:
+        address, _, port = (
+            item.removeprefix("tcp:").rpartition(":") if isinstance(item, str) else ("", "", "")
+        )
+        try:
+            known = item == "gateway" or (
+                item.startswith("tcp:") and ipaddress.ip_address(address.strip("[]"))
+            )
+            if not known or (item != "gateway" and not 0 < int(port) < 65536):
+                raise ValueError(expected)
+        except (ValueError, AttributeError):
+            raise ValueError(f"a list of {expected}") from None
+    return tuple(value)
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -106,7 +125,9 @@ class HostConfig:
 
     uplink: str = _key("auto", _interface)
     bridge: str = _key("mybr0", _interface)
+    verify: tuple[str, ...] = _key(("gateway",), _targets)
     verify_timeout: float = _key(10.0, _duration)
+    confirm_timeout: float = _key(90.0, _duration)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from terwayd import __version__, config, systemd
 from terwayd.api.methods import Methods
 from terwayd.api.varlink import Server
 from terwayd.errors import ConfigError, Refused, RolledBack, TerwayError
+from terwayd.host import dead_man
 from terwayd.kernel import netns
 from terwayd.kernel.monitor import Monitor
 from terwayd.node import Condition, Node
@@ -41,6 +42,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="take this machine's own NIC over although systemd did not start us",
     )
+    parser.add_argument(dead_man.OPTION, metavar="SECONDS", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"terwayd {__version__}")
     return parser.parse_args(arguments)
 

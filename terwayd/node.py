@@ -12,10 +12,11 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from terwayd.clock import boottime
 from terwayd.cni import install
@@ -75,6 +76,8 @@ class Node:
         self._limit = Limit()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=10)
         self.fighting = False
+        self._probation: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def bridge(self) -> str:
@@ -101,14 +104,14 @@ class Node:
             )
         return self._attachments
 
-    async def bring_up(self) -> Standing:
-        """Take the host over, unless it is, and serve pods.
+    async def bring_up(self, *, confirm_within: float | None = None) -> Standing:
+        """Take the host over, unless it is, and serve pods; with `confirm_within` seconds, on probation.
 
         Raises TerwayError after the health tells the same; the host is as it was then.
         """
         async with self._changing:
             try:
-                standing = await self._worker.call(self._takeover.setup)
+                standing = await self._worker.call(self._takeover.setup, confirm_within)
                 if self._attachments is None:
                     await self._start_pods(standing)
                 else:
@@ -121,6 +124,7 @@ class Node:
                 raise
             self.fighting, self._limit = False, Limit()
             self._become(Condition.READY)
+            self._await_confirmation()
             if standing.changed:
                 log.info(
                     "%s is under %s: %d steps in %.1f ms",
@@ -170,6 +174,8 @@ class Node:
                     await pods.delete(known.key)
             install.remove_conflist(self.config.cni)
             self._stop_pods()
+            if self._probation is not None:
+                self._probation.cancel()
             self._become(Condition.DOWN, "the host has been given back", "terwayctl setup")
             try:
                 return await self._worker.call(self._takeover.teardown)
@@ -181,6 +187,48 @@ class Node:
         if self.engine is not None:
             self.engine.close()
         self.engine = self._attachments = None
+
+    def _await_confirmation(self) -> None:
+        """Undo an unconfirmed takeover when its time is over, also one of an earlier run of the daemon."""
+        left = self._takeover.unconfirmed()
+        if self._probation is not None:
+            self._probation.cancel()
+            self._probation = None
+        if left is not None:
+            log.warning("waiting %.0f s for terwayctl confirm", max(left, 0))
+            loop = asyncio.get_running_loop()
+            self._probation = loop.call_later(max(left, 0), lambda: self._spawn(self._roll_back()))
+
+    async def _roll_back(self) -> None:
+        try:
+            await self.roll_back("not confirmed in time, so the host was given back")
+        except TerwayError as error:
+            log.error("rolling back: %s", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def confirm(self) -> None:
+        """Keep the takeover that waits for it.  HostError when none does."""
+        if not self._takeover.confirm():
+            raise HostError("nothing waits for confirmation", hint="terwayctl status")
+        self._await_confirmation()
+        log.info("confirmed")
+
+    async def roll_back(self, reason: str) -> Standing:
+        """Undo the takeover that waits for confirmation.  HostError when none does."""
+        if self._takeover.unconfirmed() is None:
+            raise HostError("nothing waits for confirmation", hint="terwayctl teardown gives the host back")
+        standing = await self.take_down(force=True)
+        self._become(Condition.DOWN, reason, "terwayctl setup")
+        return standing
+
+    @property
+    def unconfirmed(self) -> float | None:
+        """Seconds until the takeover is undone for want of confirmation; None: it stands."""
+        return self._takeover.unconfirmed()
 
     async def look(self) -> None:
         """Mend what has become different on the host since the takeover, and say so.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from terwayd.host.takeover import Takeover
 from terwayd.kernel.netlink import Netlink
 from terwayd.pods.identity import Attachment
 from terwayd.store import DEFAULT_PATH, Store
+
+log = logging.getLogger(__name__)
 
 
 def plan_setup(config_path: str) -> dict[str, Any]:
@@ -41,3 +45,11 @@ def teardown_offline(*, force: bool) -> dict[str, Any]:
         for pod in attached:
             netlink.delete_link(pod.host_ifname)
         return standing_dict(Takeover(store, Config()).teardown(netlink))
+
+
+def rescue(delay: float) -> None:
+    """The dead man: after `delay` seconds, undo a takeover that nobody finished or confirmed."""
+    time.sleep(delay)
+    with Netlink() as netlink:
+        if Takeover(Store(), Config()).rescue(netlink):
+            log.warning("the dead man undid a takeover that nobody finished or confirmed")

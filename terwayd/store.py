@@ -8,9 +8,12 @@ A file that is no database is set aside, never deleted; one of a newer terwayd i
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,33 +23,38 @@ from terwayd.errors import StoreError
 
 DEFAULT_PATH = Path("/var/lib/terwayd/state.db")
 _VERSION = 1
-_TABLES = """
-CREATE TABLE takeover (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    boot_id TEXT NOT NULL,
-    state TEXT NOT NULL,
-    plan TEXT NOT NULL
-) STRICT;
-CREATE TABLE attachments (
-    network TEXT NOT NULL,
-    container_id TEXT NOT NULL,
-    ifname TEXT NOT NULL,
-    pod TEXT NOT NULL,
-    lease TEXT,
-    boot_id TEXT NOT NULL,
-    clock_offset REAL NOT NULL,
-    PRIMARY KEY (network, container_id, ifname)
-) STRICT;
-"""
+_TABLES = (
+    """CREATE TABLE takeover (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        boot_id TEXT NOT NULL,
+        state TEXT NOT NULL,
+        plan TEXT NOT NULL,
+        deadline REAL
+    ) STRICT""",
+    """CREATE TABLE attachments (
+        network TEXT NOT NULL,
+        container_id TEXT NOT NULL,
+        ifname TEXT NOT NULL,
+        pod TEXT NOT NULL,
+        lease TEXT,
+        boot_id TEXT NOT NULL,
+        clock_offset REAL NOT NULL,
+        PRIMARY KEY (network, container_id, ifname)
+    ) STRICT""",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TakeoverRecord:
-    """What was planned for the host; `state` is "applying", "up" or "undoing"."""
+    """What was planned for the host; `state` is "applying", "pending", "up" or "undoing".
+
+    A pending takeover waits for confirmation until `deadline`, in seconds of boot time.
+    """
 
     boot_id: str
     state: str
     plan: dict[str, Any]
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +75,43 @@ class Store:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise self._failed("open", error) from None
-            self.set_aside = self._move_aside()
-            self._db = self._open()
+            with _alone(path.parent):
+                self._db = self._open_or_replace()
+        except sqlite3.OperationalError as error:
+            raise self._failed("open", error) from None
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}", hint="terwayd runs as root") from None
 
+    def _open_or_replace(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            self.set_aside = self._move_aside()
+            return self._open()
+
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        self.path.chmod(0o600)
-        db.execute("PRAGMA journal_mode = WAL")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+        try:
+            self.path.chmod(0o600)
+            db.execute("PRAGMA journal_mode = WAL")
+            if self._version(db) == 0:
+                _create(db)
+            _check(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
         if version > _VERSION:
             raise StoreError(
                 f"{self.path} was written by a newer terwayd (format {version}, this one knows {_VERSION})",
                 hint=f"install that version again, or move {self.path} away: pods get new leases",
             )
-        if version == 0:
-            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT")
-        return db
+        return version
 
     def _move_aside(self) -> Path:
         broken = next(p for n in range(1000) if not (p := self.path.with_suffix(f".broken-{n}")).exists())
@@ -110,20 +133,23 @@ class Store:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 return self._db.execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise self._failed("write", error) from None
+                raise self._failed("read" if sql.startswith("SELECT") else "write", error) from None
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
     def takeover(self) -> TakeoverRecord | None:
-        rows = self._execute("SELECT boot_id, state, plan FROM takeover")
-        return TakeoverRecord(rows[0][0], rows[0][1], json.loads(rows[0][2])) if rows else None
+        rows = self._execute("SELECT boot_id, state, plan, deadline FROM takeover")
+        if not rows:
+            return None
+        boot_id, state, plan, deadline = rows[0]
+        return TakeoverRecord(boot_id, state, json.loads(plan), deadline)
 
     def write_takeover(self, record: TakeoverRecord) -> None:
         """On the disk when this returns."""
-        values = (record.boot_id, record.state, json.dumps(record.plan))
-        self._execute("INSERT OR REPLACE INTO takeover VALUES (1, ?, ?, ?)", values, durable=True)
+        values = (record.boot_id, record.state, json.dumps(record.plan), record.deadline)
+        self._execute("INSERT OR REPLACE INTO takeover VALUES (1, ?, ?, ?, ?)", values, durable=True)
 
     def clear_takeover(self) -> None:
         self._execute("DELETE FROM takeover", durable=True)
@@ -142,3 +168,36 @@ class Store:
 
     def delete_attachment(self, key: tuple[str, str, str]) -> None:
         self._execute("DELETE FROM attachments WHERE network = ? AND container_id = ? AND ifname = ?", key)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One process at a time: SQLite does not wait for another one that makes the same file."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    for statement in (*_TABLES, f"PRAGMA user_version = {_VERSION}"):
+        db.execute(statement)
+    db.execute("COMMIT")
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Raise DatabaseError unless all of it can be read."""
+    found = db.execute("PRAGMA quick_check").fetchone()[0]
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if found != "ok" or not {"takeover", "attachments"} <= tables:
+        raise sqlite3.DatabaseError(found)
+    try:
+        for (text,) in db.execute("SELECT plan FROM takeover UNION ALL SELECT pod FROM attachments"):
+            json.loads(text)
+        for (text,) in db.execute("SELECT lease FROM attachments WHERE lease IS NOT NULL"):
+            json.loads(text)
+    except ValueError as error:
+        raise sqlite3.DatabaseError(str(error)) from None

@@ -43,6 +43,8 @@ class Methods:
             f"{INTERFACE}.Plan": self._plan,
             f"{INTERFACE}.Setup": self._setup,
             f"{INTERFACE}.Teardown": self._teardown,
+            f"{INTERFACE}.Confirm": self._confirm,
+            f"{INTERFACE}.Rollback": self._rollback,
             f"{SERVICE}.GetInfo": self._info,
             f"{SERVICE}.GetInterfaceDescription": self._description,
         }
@@ -93,6 +95,9 @@ class Methods:
             for when, what in node.repairs
             if when > time.time() - _TELL_REPAIRS
         ]
+        if (left := node.unconfirmed) is not None:
+            message = f"the takeover is undone in {max(left, 0):.0f} s unless it is confirmed"
+            findings.append(_finding("unconfirmed", "warning", message, "terwayctl confirm"))
         findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
         leases = self._pods()
         for pod in leases:
@@ -134,8 +139,20 @@ class Methods:
         work = takeover.plan_setup if action == "setup" else takeover.plan_teardown
         return plan_dict(await self._node.worker.call(work))
 
-    async def _setup(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
-        return standing_dict(await self._node.bring_up())
+    async def _setup(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        confirm = parameters.get("confirm", False)
+        if not isinstance(confirm, bool):
+            raise invalid("confirm")
+        within = self._node.config.host.confirm_timeout if confirm else None
+        done = standing_dict(await self._node.bring_up(confirm_within=within))
+        return {**done, "confirm_within": self._node.unconfirmed}
+
+    async def _confirm(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        self._node.confirm()
+        return {}
+
+    async def _rollback(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        return standing_dict(await self._node.roll_back("rolled back by terwayctl"))
 
     async def _teardown(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         force = parameters.get("force", False)

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from dataclasses import dataclass, replace
 
 from terwayd import codec
-from terwayd.clock import epoch
+from terwayd.clock import boottime, epoch
 from terwayd.config import Config
-from terwayd.errors import HostError, KernelError, RolledBack
+from terwayd.errors import HostError, RolledBack
 from terwayd.host import apply as do
+from terwayd.host import dead_man, verify
 from terwayd.host.drift import Drift, drift
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, way_back
 from terwayd.host.steps import Step
 from terwayd.host.uplink import find_uplink
-from terwayd.kernel import arp
 from terwayd.kernel.netlink import Netlink, read_sysctls
-from terwayd.model import Host, IPAddress
+from terwayd.model import Host
 from terwayd.store import Store, TakeoverRecord
 
 log = logging.getLogger(__name__)
 
-_BEFORE_TIMEOUT = 1.0  # seconds that the gateway gets to show that it answered before
+STANDING = ("up", "pending")
+_GRACE = 5.0  # seconds that the steps themselves may take before the dead man looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Takeover:
     def standing(self, netlink: Netlink) -> Plan | None:
         """The plan in force in this boot, or None when the host is its own."""
         record = self._store.takeover()
-        if record is None or record.state != "up" or record.boot_id != epoch().boot_id:
+        if record is None or record.state not in STANDING or record.boot_id != epoch().boot_id:
             return None
         return codec.decode(Plan, record.plan)
 
@@ -68,27 +68,63 @@ class Takeover:
         host = Host(host.links, host.addresses, host.routes, host.neighbours, sysctls)
         return plan(host, nic, self._config.host.bridge)
 
-    def setup(self, netlink: Netlink) -> Standing:
-        """Put the uplink under the bridge, unless it is there; RolledBack when it did not work out."""
+    def setup(self, netlink: Netlink, confirm_within: float | None = None) -> Standing:
+        """Put the uplink under the bridge, unless it is there; RolledBack when it did not work out.
+
+        With `confirm_within` (seconds) it is undone after that time unless confirm() is called.
+        """
         self._recover(netlink)
         if self.standing(netlink) is not None:
             return self._stands(netlink)
         wanted = self.plan_setup(netlink)
-        gateways = self._answering(netlink, wanted.uplink)
-        self._store.write_takeover(TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted)))
+        host, settings = netlink.observe(), self._config.host
+        candidates = verify.targets(settings.verify, host, wanted.uplink)
+        expected = verify.answering(candidates, host, wanted.uplink)
+        record = TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted))
+        self._store.write_takeover(record)
+        dead_man.arm(_GRACE + settings.verify_timeout * len(expected) + (confirm_within or 0.0))
         started = time.monotonic()
         try:
             do.apply(netlink, wanted.steps)
             milliseconds = (time.monotonic() - started) * 1000
-            host = self._verify(netlink, wanted, gateways)
+            host = self._verify(netlink, wanted, expected)
         except Exception as error:
             self._undo(netlink, wanted)
             raise RolledBack(
                 f"taking over {wanted.uplink} failed and was undone, the host is as it was: {error}",
                 hint=getattr(error, "hint", "") or "terwayctl setup --dry-run",
             ) from error
-        self._store.write_takeover(TakeoverRecord(epoch().boot_id, "up", codec.encode(wanted)))
+        if confirm_within is None:
+            self._store.write_takeover(replace(record, state="up"))
+        else:
+            deadline = boottime() + confirm_within
+            self._store.write_takeover(replace(record, state="pending", deadline=deadline))
         return Standing(wanted.uplink, wanted.bridge, host, True, len(wanted.steps), milliseconds)
+
+    def unconfirmed(self) -> float | None:
+        """Seconds until an unconfirmed takeover is undone, negative when that is due; None: nothing waits."""
+        record = self._store.takeover()
+        if record is None or record.state != "pending" or record.boot_id != epoch().boot_id:
+            return None
+        return (record.deadline or 0.0) - boottime()
+
+    def confirm(self) -> bool:
+        """Keep a takeover that waits for confirmation; False when none does."""
+        record = self._store.takeover()
+        if record is None or self.unconfirmed() is None:
+            return False
+        self._store.write_takeover(replace(record, state="up", deadline=None))
+        return True
+
+    def rescue(self, netlink: Netlink) -> bool:
+        """What the dead man does: undo a takeover that nobody finished or confirmed; False: all is well."""
+        record = self._store.takeover()
+        if record is None or record.boot_id != epoch().boot_id or record.state == "up":
+            return False
+        if record.state == "pending" and (record.deadline or 0.0) > boottime():
+            return False
+        self._undo(netlink, codec.decode(Plan, record.plan))
+        return True
 
     def plan_teardown(self, netlink: Netlink) -> Plan:
         """What teardown() would do; no steps where the host is its own."""
@@ -142,7 +178,7 @@ class Takeover:
             return
         if record.boot_id != epoch().boot_id:
             self._store.clear_takeover()
-        elif record.state != "up":
+        elif record.state not in STANDING:
             log.warning("a %s of the host was cut short: undoing it", record.state)
             self._undo(netlink, codec.decode(Plan, record.plan))
 
@@ -160,35 +196,9 @@ class Takeover:
         self._store.clear_takeover()
         return steps
 
-    def _answering(self, netlink: Netlink, uplink: str) -> tuple[IPv4Address, ...]:
-        """The IPv4 gateways that answer ARP on the uplink now: they must answer on the bridge after."""
-        host = netlink.observe()
-        return tuple(
-            gateway
-            for gateway in host.gateways_of(uplink)
-            if isinstance(gateway, IPv4Address) and self._answers(host, uplink, gateway, _BEFORE_TIMEOUT)
-        )
-
-    def _verify(self, netlink: Netlink, wanted: Plan, gateways: tuple[IPv4Address, ...]) -> Host:
+    def _verify(self, netlink: Netlink, wanted: Plan, expected: tuple[verify.Target, ...]) -> Host:
         host = netlink.observe()
         if found := drift(wanted, host).found:
             raise HostError("after the last step " + "; ".join(found))
-        for gateway in gateways:
-            if not self._answers(host, wanted.bridge, gateway, self._config.host.verify_timeout):
-                raise HostError(
-                    f"the gateway {gateway} answered on {wanted.uplink} but does not on {wanted.bridge}",
-                    hint="the switch or hypervisor may allow one MAC a port: see its port security",
-                )
+        verify.verify(expected, host, wanted.bridge, self._config.host.verify_timeout)
         return host
-
-    @staticmethod
-    def _answers(host: Host, dev: str, gateway: IPAddress, timeout: float) -> bool:
-        link = host.link(dev)
-        own = [a.interface.ip for a in host.addresses_of(dev) if gateway in a.interface.network]
-        if link is None or not isinstance(gateway, IPv4Address):
-            return False
-        source = own[0] if own and isinstance(own[0], IPv4Address) else IPv4Address(0)
-        try:
-            return arp.answers(dev, link.mac, source, gateway, timeout)
-        except OSError as error:
-            raise KernelError(f"asking for {gateway} on {dev}: {error.strerror}", error.errno or 0) from None

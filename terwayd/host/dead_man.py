@@ -1,0 +1,41 @@
+"""The dead man: another process that undoes a takeover which nobody finished or confirmed in time.
+
+It is started before the first step, and looks once, when its time has come: where the journal says
+that all is well, it does nothing.  Under systemd it is a transient timer, which outlives the
+daemon's unit; elsewhere a process of its own session.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from terwayd.errors import HostError
+
+log = logging.getLogger(__name__)
+
+OPTION = "--dead-man"
+_TIMEOUT = 10.0  # seconds for systemd to take the timer
+
+
+def arm(delay: float) -> None:
+    """Have somebody look after `delay` seconds.  HostError when that cannot be had: then nothing may start."""
+    look = [sys.executable, "-m", "terwayd", OPTION]
+    if Path("/run/systemd/system").exists():
+        name = f"terwayd-dead-man-{time.monotonic_ns()}"
+        timer = ["systemd-run", "--quiet", f"--unit={name}", "--collect", f"--on-active={delay:.1f}s"]
+        command = [*timer, "--timer-property=AccuracySec=100ms", *look, "0"]
+    else:
+        command = ["setsid", "--fork", *look, f"{delay:.1f}"]
+    try:
+        subprocess.run(
+            command, check=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(
+            f"the process that would undo a takeover gone wrong cannot be started: {error}",
+            hint="systemctl status; journalctl -u terwayd",
+        ) from None

@@ -1,0 +1,88 @@
+"""Asking the LAN whether somebody is there: by ARP (RFC 826), by neighbour solicitation (RFC 4861), by TCP.
+
+All of it blocks, and is for a thread.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+
+_ETH_P_ARP = 0x0806
+_ETH_P_IPV6 = 0x86DD
+_ETH_P_ALL = 0x0003
+_PROBE_INTERVAL = 0.1  # seconds between two questions
+_ICMPV6 = 58
+
+
+def arp(dev: str, mac: str, own: IPv4Address, target: IPv4Address, timeout: float) -> bool:
+    """Whether `target` answers an ARP request sent out of `dev` within `timeout` seconds; OSError from the socket."""
+    me = _mac(mac)
+    request = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, me, own.packed, bytes(6), target.packed)
+    frame = b"\xff" * 6 + me + struct.pack("!H", _ETH_P_ARP) + request
+
+    def answers(reply: bytes) -> bool:
+        return reply[12:14] == b"\x08\x06" and reply[20:22] == b"\x00\x02" and reply[28:32] == target.packed
+
+    return _ask(dev, frame, answers, timeout)
+
+
+def neighbour(dev: str, mac: str, own: IPv6Address, target: IPv6Address, timeout: float) -> bool:
+    """Whether `target` answers a neighbour solicitation sent out of `dev` within `timeout` seconds."""
+    me, group = _mac(mac), b"\xff\x02" + bytes(9) + b"\x01\xff" + target.packed[13:]
+    body = struct.pack("!BBHI", 135, 0, 0, 0) + target.packed + b"\x01\x01" + me
+    pseudo = own.packed + group + struct.pack("!II", len(body), _ICMPV6)
+    body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
+    header = struct.pack("!IHBB", 0x60000000, len(body), _ICMPV6, 255) + own.packed + group
+    frame = b"\x33\x33\xff" + target.packed[13:] + me + struct.pack("!H", _ETH_P_IPV6) + header + body
+
+    def answers(reply: bytes) -> bool:
+        advertised = reply[12:14] == b"\x86\xdd" and reply[20] == _ICMPV6 and reply[54] == 136
+        return advertised and reply[62:78] == target.packed
+
+    return _ask(dev, frame, answers, timeout)
+
+
+def tcp(address: IPv4Address | IPv6Address, port: int, timeout: float) -> bool:
+    """Whether something accepts a TCP connection there within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            socket.create_connection((str(address), port), timeout=min(left, 1.0)).close()
+        except OSError:
+            time.sleep(min(_PROBE_INTERVAL, max(0.0, deadline - time.monotonic())))
+        else:
+            return True
+    return False
+
+
+def _ask(dev: str, frame: bytes, answers: Callable[[bytes], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        raw.bind((dev, _ETH_P_ALL))  # a port of a bridge hears nothing by its own protocol
+        raw.setblocking(False)
+        resend = 0.0
+        while (now := time.monotonic()) < deadline:
+            if now >= resend:
+                raw.send(frame)
+                resend = now + _PROBE_INTERVAL
+            if select.select([raw], [], [], max(0.0, min(resend, deadline) - now))[0] and answers(
+                raw.recv(256).ljust(128, b"\0")
+            ):
+                return True
+    return False
+
+
+def _checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return int(~total & 0xFFFF)
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
