@@ -19,7 +19,7 @@ from .client import SOCKET, Client
 from .errors import exit_status, kind
 from .render import clean
 
-COMMANDS = ("status", "leases", "setup", "teardown")
+COMMANDS = ("status", "leases", "setup", "confirm", "rollback", "teardown")
 
 app = typer.Typer(
     name="terwayctl",
@@ -80,13 +80,29 @@ def leases(context: typer.Context, pod: str = POD, as_json: bool = JSON) -> int:
 def setup(
     context: typer.Context,
     dry_run: bool = DRY_RUN,
-    yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask when your SSH session moves too."),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Ask nothing, and keep it without confirmation."),
     as_json: bool = JSON,
 ) -> int:
     """Put the NIC under the bridge; undone at once if the gateway does not answer any more."""
     from .setup import run
 
     return run(context.obj, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@app.command()
+def confirm(context: typer.Context, as_json: bool = JSON) -> int:
+    """Keep the takeover that `setup` made: without it, it is undone after a while."""
+    from .setup import confirm as run
+
+    return run(context.obj, as_json=as_json)
+
+
+@app.command()
+def rollback(context: typer.Context, as_json: bool = JSON) -> int:
+    """Undo the takeover that waits for confirmation, now."""
+    from .setup import rollback as run
+
+    return run(context.obj, as_json=as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def run(client: Client, *, dry_run: bool = False, yes: bool = False, as_json: bo
     try:
         if not yes and ssh_session() and (risk := _risk(client.call("Plan", action="setup"))):
             _confirm(risk)
-        done = client.call("Setup", timeout=TAKEOVER_S)
+        done = client.call("Setup", timeout=TAKEOVER_S, confirm=not yes)
     except NotRunningError as error:
         hint = error.hint.replace("systemctl start", "systemctl enable --now")
         raise NotRunningError(error.message, hint=hint) from None
@@ -38,9 +39,40 @@ def run(client: Client, *, dry_run: bool = False, yes: bool = False, as_json: bo
     elif done["changed"]:
         time = f"{count(done['steps'], 'step')} in {done['milliseconds']:.0f} ms"
         print(clean(f"{done['bridge']} now carries {done['uplink']}: {time}."))
+        if (left := done["confirm_within"]) is not None:
+            _await_enter(client, left)
     else:
         print(clean(f"{done['bridge']} carries {done['uplink']} already: nothing to do."))
     return 0
+
+
+def confirm(client: Client, *, as_json: bool = False) -> int:
+    """Keep the takeover that waits for it; the exit status."""
+    done = client.call("Confirm")
+    print_json(done) if as_json else print("Confirmed: it stays, also over a reboot.")
+    return 0
+
+
+def rollback(client: Client, *, as_json: bool = False) -> int:
+    """Undo the takeover that waits for confirmation; the exit status."""
+    done = client.call("Rollback", timeout=TAKEOVER_S)
+    if as_json:
+        print_json(done)
+    else:
+        print(clean(f"{done['uplink']} has its addresses back and {done['bridge']} is gone."))
+    return 0
+
+
+def _await_enter(client: Client, seconds: float) -> None:
+    """Confirm by ENTER where somebody sits at a terminal; the daemon keeps the time, not this."""
+    if not sys.stdin.isatty():
+        print(f"Keep it with `terwayctl confirm`: it is undone in {seconds:.0f} s otherwise.")
+        return
+    print(f"Keep it? Press ENTER, or type `terwayctl confirm` elsewhere: it is undone in {seconds:.0f} s.")
+    if select.select([sys.stdin], [], [], seconds)[0] and sys.stdin.readline():
+        confirm(client)
+    else:
+        print("Not confirmed: it is undone.")
 
 
 def _plan_anyhow(client: Client) -> dict[str, Any]:

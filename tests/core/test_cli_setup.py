@@ -27,7 +27,7 @@ PLAN = {
     "changes": True,
 }
 NO_PLAN = {**PLAN, "steps": [], "warnings": [], "changes": False}
-DONE = {"uplink": "eth0", "bridge": "mybr0", "changed": True, "steps": 14, "milliseconds": 22.4}
+DONE = {"uplink": "eth0", "bridge": "mybr0", "changed": True, "steps": 14, "milliseconds": 22.4, "confirm_within": None}
 NOT_DONE = {**DONE, "changed": False, "steps": 0, "milliseconds": 0.1}
 SSH = "192.168.1.5 50000 192.168.1.10 22"
 
@@ -72,7 +72,7 @@ def test_dry_run_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_setup_says_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path, "setup", Setup=DONE) == (0, [("io.terway.Setup", {})])
+    assert run(tmp_path, "setup", Setup=DONE) == (0, [("io.terway.Setup", {"confirm": True})])
     assert capsys.readouterr().out == "mybr0 now carries eth0: 14 steps in 22 ms.\n"
     assert run(tmp_path / "..", "setup", "--json", Setup=DONE)[0] == 0
     assert json.loads(capsys.readouterr().out) == {"schema": 1, **DONE}
@@ -112,7 +112,7 @@ def test_ssh_over_the_nic_asks_first(
 
 def test_ssh_and_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_CONNECTION", SSH)
-    assert run(tmp_path, "setup", "--yes", Plan=PLAN, Setup=DONE) == (0, [("io.terway.Setup", {})])
+    assert run(tmp_path, "setup", "--yes", Plan=PLAN, Setup=DONE) == (0, [("io.terway.Setup", {"confirm": False})])
 
 
 @pytest.mark.parametrize("connection", [SSH.replace("1.10", "1.1"), "fe80::5%eth1 1 fe80::1%eth1 22"])
@@ -120,7 +120,7 @@ def test_ssh_over_another_address_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connection: str
 ) -> None:
     monkeypatch.setenv("SSH_CONNECTION", connection)
-    assert run(tmp_path, "setup", Plan=PLAN, Setup=DONE)[1][-1] == ("io.terway.Setup", {})
+    assert run(tmp_path, "setup", Plan=PLAN, Setup=DONE)[1][-1] == ("io.terway.Setup", {"confirm": True})
 
 
 def test_dry_run_warns_of_ssh(
@@ -163,7 +163,9 @@ def test_teardown_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_teardown_refused_lists_the_pods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refusal = failed("2 pods would lose the LAN: default/a, default/b\x07", "terwayctl teardown --force", "HostError")
+    refusal = failed(
+        "2 pods would lose the LAN: default/a, default/b\x07", "terwayctl teardown --force", "HostError"
+    )
     code, asked = run(tmp_path, "teardown", Teardown=refusal)
     assert (code, asked[0]) == (1, ("io.terway.Teardown", {"force": False}))
     assert capsys.readouterr().err == (
