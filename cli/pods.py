@@ -16,7 +16,8 @@ SERVED = ("bound", "renewing", "rebinding")
 def name(pod: Pod) -> str:
     """namespace/name, or the start of the container's ID where there is no pod."""
     if not pod["name"]:
-        return str(pod["container_id"])[:12]
+        digest = str(pod["container_id"])
+        return digest[:12] if len(digest) == 64 else digest
     return f"{pod['namespace']}/{pod['name']}" if pod["namespace"] else str(pod["name"])
 
 

@@ -60,9 +60,9 @@ def open_netns(command: bytes, path: bytes) -> int | None:
         raise CallError(BAD_ENVIRONMENT, f"CNI_NETNS: cannot open {name}: {error.args[-1]}", "") from None
 
 
-def connect() -> _socket.socket:
-    """A connection to the daemon; waits while it restarts or its queue is full."""
-    deadline = time.monotonic() + CONNECT_S
+def connect(patience: float) -> _socket.socket:
+    """A connection to the daemon; waits up to `patience` seconds while it restarts or its queue is full."""
+    deadline = time.monotonic() + patience
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     while True:
         try:
@@ -133,7 +133,8 @@ def ask_daemon(command: bytes, environment: dict[bytes, bytes], stdin: bytes) ->
     request = (
         f'{{"method":"io.terway.Cni","parameters":{{"environment":{{{variables}}},"stdin":{text(stdin)}}}}}\0'
     )
-    reply = call(connect(), request.encode("ascii"), netns)
+    patience = 0.0 if command == b"VERSION" else CONNECT_S  # that is answered without the daemon, too
+    reply = call(connect(patience), request.encode("ascii"), netns)
     if reply.startswith(RESULT):
         if (result := reply[len(RESULT) : -1]) != b"{}":
             write(result + b"\n")

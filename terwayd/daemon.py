@@ -66,7 +66,8 @@ async def run(given: argparse.Namespace) -> None:
             hint="systemctl start terwayd, or terwayd --this-host",
         )
     node = Node(read_config(given.config), Store(), on_change=lambda: _show(node))
-    server = Server(systemd.passed_socket() or _listen(SOCKET), Methods(node).handle)
+    passed = systemd.passed_socket()
+    server = Server(passed or _listen(SOCKET), Methods(node).handle)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
@@ -83,6 +84,8 @@ async def run(given: argparse.Namespace) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.close()
+        if passed is None:
+            Path(SOCKET).unlink(missing_ok=True)
         node.close()
 
 
@@ -97,6 +100,9 @@ async def _keep_up(node: Node) -> None:
     try:
         while True:
             await node.look()
+            if monitor.vanished and node.known_pods is not None:
+                monitor.vanished = False
+                await node.known_pods.sweep()
             if node.health.condition in {Condition.STARTING, Condition.DEGRADED} and not node.fighting:
                 try:
                     await node.bring_up()

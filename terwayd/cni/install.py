@@ -48,7 +48,15 @@ def write_conflist(config: CniConfig) -> Path:
 
 
 def remove_conflist(config: CniConfig) -> None:
-    Path(config.conf_dir, CONFLIST).unlink(missing_ok=True)
+    target = Path(config.conf_dir, CONFLIST)
+    try:
+        target.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise HostError(
+            f"cni.conf_dir: cannot remove {target}: {error.strerror}", hint=f"rm {target}"
+        ) from None
 
 
 def _write(target: Path, content: bytes, mode: int, key: str) -> None:

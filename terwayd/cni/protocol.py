@@ -98,7 +98,9 @@ def parse(environment: Mapping[str, str], stdin: str) -> Call:
     if missing := [name for name in _NEEDS[command] if not environment.get(name)]:
         raise CniError(4, f"{command}: required variables are not set: {', '.join(missing)}")
     config = _config(command, stdin)
-    version = config.get("cniVersion") or "0.1.0"
+    version = config.get("cniVersion")
+    if version is None or version == "":
+        version = VERSIONS[0]
     if command == "VERSION":
         return Call(command, version if isinstance(version, str) else NEWEST)
     if version not in VERSIONS:
@@ -113,10 +115,8 @@ def parse(environment: Mapping[str, str], stdin: str) -> Call:
     container_id, ifname = environment.get("CNI_CONTAINERID", ""), environment.get("CNI_IFNAME", "")
     if container_id and not _NAME.fullmatch(container_id):
         raise CniError(4, f"CNI_CONTAINERID={container_id!r} is not made of letters, digits, '_', '.', '-'")
-    if ifname and (len(ifname) > 15 or ifname in {".", ".."} or re.search(r"[/:\s]", ifname)):
-        raise CniError(
-            4, f"CNI_IFNAME={ifname!r} is no interface name: 1 to 15 characters without / : or space"
-        )
+    if ifname and not _is_interface(ifname):
+        raise CniError(4, f"CNI_IFNAME={ifname!r} is no interface name: 1 to 15 bytes without / : % or space")
     args = _args(environment.get("CNI_ARGS", ""))
     return Call(
         command, version, network, container_id, environment.get("CNI_NETNS", ""), ifname, args, config
@@ -137,9 +137,26 @@ def _config(command: str, stdin: str) -> Mapping[str, Any]:
     return config
 
 
+def _is_interface(name: str) -> bool:
+    """What the kernel takes; "%" would have it choose a number."""
+    bad = re.search(r"[/:%\s\0\ud800-\udfff]", name)  # the last are bytes that are no UTF-8
+    return bad is None and len(name.encode()) < 16 and name not in {".", ".."}
+
+
 def _args(text: str) -> dict[str, str]:
-    """CNI_ARGS, "K=V;K=V": a part without "=" is left out, as unknown keys are."""
-    return dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+    """CNI_ARGS, "K=V;K=V": a part without "=" is left out; what is no UTF-8 becomes "?"."""
+    known = text.encode(errors="replace").decode()
+    return dict(part.split("=", 1) for part in known.split(";") if "=" in part)
+
+
+def asked_mac(call: Call) -> str:
+    """The MAC that CNI_ARGS asks for, "" when it asks for none.  CniError when no interface can have it."""
+    text = call.args.get("MAC", "")
+    if text and (not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text) or int(text[:2], 16) & 1):
+        raise CniError(
+            4, f"CNI_ARGS: MAC={text!r} is not the MAC address of one station, such as 02:00:00:00:00:01"
+        )
+    return text.lower()
 
 
 def order(version: str) -> int:
@@ -205,7 +222,7 @@ def error(failure: TerwayError, version: str) -> dict[str, Any]:
         "cniVersion": version,
         "code": failure.cni_code,
         "msg": failure.message,
-        "details": failure.hint,
+        "details": f"hint: {failure.hint}" if failure.hint else "",
     }
     return _without_empty(shaped)
 

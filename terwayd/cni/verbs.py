@@ -61,6 +61,7 @@ async def _add(node: Node, call: Call, descriptor: int | None) -> dict[str, Any]
                 netns_path=call.netns,
                 namespace=call.args.get("K8S_POD_NAMESPACE", ""),
                 name=call.args.get("K8S_POD_NAME", ""),
+                mac=protocol.asked_mac(call),
             )
     except TimeoutError:
         raise CniError(11, f"ADD took longer than {ADD_TIMEOUT:.0f} s and was undone") from None

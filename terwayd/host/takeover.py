@@ -19,7 +19,7 @@ from terwayd.host import apply as do
 from terwayd.host import dead_man, verify
 from terwayd.host.drift import Drift, drift
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, way_back
-from terwayd.host.steps import Step
+from terwayd.host.steps import Release, Step
 from terwayd.host.uplink import find_uplink
 from terwayd.kernel.netlink import Netlink, read_sysctls
 from terwayd.model import Host
@@ -28,6 +28,7 @@ from terwayd.store import Store, TakeoverRecord
 log = logging.getLogger(__name__)
 
 STANDING = ("up", "pending")
+_INSIST = 3  # times that a way back is tried
 _GRACE = 5.0  # seconds that the steps themselves may take before the dead man looks
 
 
@@ -141,7 +142,8 @@ class Takeover:
             self._store.clear_takeover()
             return Standing("", self._config.host.bridge, netlink.observe(), changed=False)
         current = codec.decode(Plan, record.plan)
-        self._store.write_takeover(TakeoverRecord(record.boot_id, "undoing", record.plan))
+        self._store.write_takeover(replace(record, state="undoing", deadline=None))
+        dead_man.arm(_GRACE)
         started = time.monotonic()
         steps = self._undo(netlink, current)
         milliseconds = (time.monotonic() - started) * 1000
@@ -183,10 +185,17 @@ class Takeover:
             self._undo(netlink, codec.decode(Plan, record.plan))
 
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
+        """Lead back.  HostError, with the takeover as it was, when the NIC cannot get back what it had."""
         steps = way_back(current, netlink.observe())
-        refused = do.apply_all(netlink, steps)
-        host = netlink.observe()
-        if host.link(current.bridge) is not None:
+        leaves = next((n for n, step in enumerate(steps) if isinstance(step, Release)), len(steps))
+        if refused := self._insist(netlink, steps[:leaves]):
+            do.apply_all(netlink, current.steps)
+            raise HostError(
+                f"{current.uplink} cannot get back what it had: {refused[0]}; it stays under {current.bridge}",
+                hint="terwayctl teardown, when that is mended",
+            )
+        refused = self._insist(netlink, steps[leaves:])
+        if netlink.link(current.bridge) is not None:
             raise HostError(
                 f"{current.bridge} could not be taken down: {refused[0] if refused else 'the kernel keeps it'}",
                 hint=f"ip link set {current.uplink} nomaster; ip link del {current.bridge}; terwayctl teardown",
@@ -195,6 +204,15 @@ class Takeover:
             log.warning("undoing the takeover: %s", error)
         self._store.clear_takeover()
         return steps
+
+    @staticmethod
+    def _insist(netlink: Netlink, steps: tuple[Step, ...]) -> list[Exception]:
+        """Do the steps, and all of them again when one was refused: what is refused to the end is returned."""
+        for _ in range(_INSIST):
+            refused = do.apply_all(netlink, steps)
+            if not refused:
+                break
+        return refused
 
     def _verify(self, netlink: Netlink, wanted: Plan, expected: tuple[verify.Target, ...]) -> Host:
         host = netlink.observe()

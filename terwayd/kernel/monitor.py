@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Callable
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # link, ipv4 address and route, ipv6 address and route
+_RTM_DELLINK = 17
 _DEBOUNCE = 0.2
 
 
@@ -20,6 +22,8 @@ class Monitor:
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
+        self.vanished = False
+        """Whether an interface has gone, or messages were lost, since this was last set to False."""
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -30,17 +34,16 @@ class Monitor:
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                with contextlib.suppress(OSError):  # ENOBUFS: lost messages ring as well
-                    if not self._receive():
-                        break
+                try:
+                    message = self._socket.recv(65536)
+                except BlockingIOError:
+                    raise
+                except OSError:  # ENOBUFS: lost messages ring as well
+                    self.vanished = True
+                else:
+                    self.vanished |= int.from_bytes(message[4:6], sys.byteorder) == _RTM_DELLINK
         if self._timer is None:
             self._timer = self._loop.call_later(_DEBOUNCE, self._ring)
-
-    def _receive(self) -> bool:
-        try:
-            return bool(self._socket.recv(65536))
-        except BlockingIOError:
-            return False
 
     def _ring(self) -> None:
         self._timer = None

@@ -128,10 +128,11 @@ class Netlink:
                 address=mac,
                 mtu=mtu,
                 master=bridge,
-                state="up",
-                ifalias=alias,
                 peer={"ifname": peer, "address": peer_mac, "mtu": mtu, "net_ns_fd": netns},
             )
+        # The kernel takes no alias in the creating message.  A port has no business with IPv6.
+        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
+        self.set_link(name, ifalias=alias, state="up")
 
     def delete_link(self, name: str) -> None:
         """Delete an interface, which may be gone already."""

@@ -244,6 +244,15 @@ class Attachments:
         if not lock.locked() and key not in self._known:
             self._locks.pop(key, None)
 
+    async def sweep(self) -> None:
+        """Detach whatever lost its interface without a DEL: its namespace is gone, and so is its pod."""
+        settled = [known for known in self._known.values() if known.key not in self._adding]
+        links = {link.name for link in await self._worker.call(lambda netlink: netlink.links())}
+        for known in settled:
+            if known.host_ifname not in links and self._known.get(known.key) is known:
+                log.info("%s went without a DEL", known)
+                await self.delete(known.key)
+
     async def _unplug(self, known: Attachment) -> None:
         await self._worker.call(lambda netlink: netlink.delete_link(known.host_ifname))
 

@@ -22,7 +22,7 @@ class Attachment:
     """One interface of one pod, as it was asked for, and what it is on the LAN.
 
     `namespace` and `name` are empty for a container that has none; `netns` is the runtime's path,
-    kept word for word for the results; `service_routes` are what the pod got beside the lease's.
+    kept word for word for the results.
     """
 
     network: str
@@ -41,12 +41,15 @@ class Attachment:
         return (self.network, self.container_id, self.ifname)
 
     @property
-    def same_pod(self) -> tuple[str, str]:
-        """Equal for two sandboxes of one pod: the DHCP server takes them for one client."""
-        return (self.mac, self.client_id)
+    def same_pod(self) -> str:
+        """Equal for two sandboxes of one pod: the DHCP server takes them for one client.
+
+        A server goes by the client identifier where there is one, whatever the MAC (RFC 2131 section 4.2).
+        """
+        return self.client_id or self.mac
 
     def __str__(self) -> str:
-        name = self.name or self.container_id[:12]
+        name = self.name or short_id(self.container_id)
         return f"{self.namespace}/{name}" if self.namespace else name
 
     def identity(self, vendor_class: str) -> Identity:
@@ -91,6 +94,11 @@ def attachment(
         client_id="" if policy.client_id == "mac" else _client_id(own).hex(),
         hostname=host_name(name) if policy.hostname else "",
     )
+
+
+def short_id(container_id: str) -> str:
+    """The ID as it is, or the first 12 digits where it is a digest, as runtimes show it."""
+    return container_id[:12] if re.fullmatch(r"[0-9a-f]{64}", container_id) else container_id
 
 
 def host_mac(attachment: Attachment) -> str:

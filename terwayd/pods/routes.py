@@ -33,14 +33,14 @@ def pod_routes(
 ) -> tuple[PodRoute, ...]:
     """The pod's routes, those that others depend on first.
 
-    Classless routes replace the routers (RFC 3442).  Where the server sends no default route, the
-    node's own gateway serves.  The Service ranges are served on the node, so they go through it.
+    A lease with classless routes has no routers (RFC 3442), one with static routes has both.  Where
+    the server sends no default route, the node's own gateway serves.  The Service ranges are served on
+    the node, so they go through it.
     """
     routes = [_route(lease, dst, gateway) for dst, gateway in lease.routes]
-    if not lease.routes and lease.routers:
-        routes.append(_route(lease, _DEFAULT, lease.routers[0]))
-    if not any(route.dst == _DEFAULT for route in routes) and node.gateway is not None:
-        routes.append(_route(lease, _DEFAULT, node.gateway))
+    router = lease.routers[0] if lease.routers else node.gateway
+    if not any(route.dst == _DEFAULT for route in routes) and router is not None:
+        routes.append(_route(lease, _DEFAULT, router))
     if not default_route:
         routes = [route for route in routes if route.dst != _DEFAULT]
     taken = {route.dst for route in routes}

@@ -102,7 +102,7 @@ def pod(name: str = "web-7c9f-x2k", **changes: Any) -> dict[str, Any]:
         "namespace": "default",
         "name": name,
         "network": "terway",
-        "container_id": "c0ffee" * 10,
+        "container_id": "c0ffee" * 10 + "c0de",
         "ifname": "eth0",
         "host_ifname": "tw3f9a1c00aa11",
         "mac": "02:42:c0:a8:01:7b",

@@ -1,0 +1,79 @@
+"""Takeover and teardown cut short at every single step: the host is at one end or the other, never between.
+
+The steps are counted by a first run.  One node a step, all of them on one LAN and at once.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Lan, Node, State, eventually
+
+CONFIG = '[host]\nverify_timeout = "1s"\n'
+PROGRAM = Path(__file__).with_name("interrupted.py")
+SETUP = ["addr add 192.168.77.{} dev eth0", "route add 10.9.0.0/16 via 192.168.77.1 table 100 metric 7"]
+ACTIONS = ("setup", "teardown")
+
+
+def node(lan: Lan, number: int) -> tuple[Node, State]:
+    node = lan.node(f"n{number}", config=CONFIG, setup=SETUP[1:])
+    return node, node.state()
+
+
+def run(node: Node, action: str, how: str, step: int) -> int:
+    if action == "teardown":
+        node.run(["/usr/bin/python3", str(PROGRAM), "setup", "count", "0"])
+    done = node.run(["/usr/bin/python3", str(PROGRAM), action, how, str(step)], check=False)
+    return int(done.stdout) if how == "count" else done.returncode
+
+
+def steps(lan: Lan, action: str) -> int:
+    return run(node(lan, 0)[0], action, "count", 0)
+
+
+def reachable(lan: Lan, node: Node) -> bool:
+    return all(lan.host.ping(address) for address in (f"192.168.77.{number(node)}", f"fd77::{number(node)}"))
+
+
+def number(node: Node) -> int:
+    return 11 + int(node.name.removeprefix("n"))
+
+
+def each(lan: Lan, action: str, how: str) -> list[tuple[Node, State]]:
+    """A node for every step, each cut short at its own."""
+    count = steps(lan, action)
+    assert count > 20
+    nodes = [node(lan, step) for step in range(1, count + 1)]
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(lambda item: run(item[0], action, how, int(item[0].name[1:])), nodes))
+    expected = {-9, 137} if how == "kill" else {0, 1}
+    assert set(ended) <= expected
+    return nodes
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_killed_at_every_step_and_started_again(lan: Lan, action: str) -> None:
+    for cut, before in each(lan, action, "kill"):
+        daemon = cut.start_daemon().wait_ready()
+        assert reachable(lan, cut), cut.name
+        cut.terwayctl("teardown")
+        assert cut.state().diff(before) == [], cut.name
+        assert reachable(lan, cut), cut.name
+        daemon.term()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_killed_at_every_step_and_only_the_dead_man_left(lan: Lan, action: str) -> None:
+    for cut, before in each(lan, action, "kill"):
+        eventually(lambda cut=cut, before=before: cut.state() == before, 30, f"{cut.name} is as it was", 0.2)
+        assert reachable(lan, cut), cut.name
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_error_at_every_step(lan: Lan, action: str) -> None:
+    for cut, before in each(lan, action, "error"):
+        assert cut.state().diff(before) == [], cut.name
+        assert reachable(lan, cut), cut.name

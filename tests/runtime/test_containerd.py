@@ -1,0 +1,146 @@
+"""containerd 1.6: `ctr run --cni`, and CRI as kubelet drives it."""
+
+from __future__ import annotations
+
+import signal
+from ipaddress import IPv4Interface
+
+import pytest
+
+from tests.lab import Lan, Node, eventually
+from tests.lab.node import SOCKET
+from tests.runtime.containerd import Containerd
+from tests.runtime.cri import Cri, CriError
+
+pytestmark = pytest.mark.runtime
+
+NO_LEASE = "no DHCP lease for"
+WATCH = "tcpdump -nei any 'port 67 or port 68'"  # the hint's command
+
+
+def host_ends(node: Node) -> list[str]:
+    """The node's ends of the veth pairs."""
+    return [link["ifname"] for link in node.ip_json("link show") if link["ifname"].startswith("tw")]
+
+
+def wait_until_nothing_is_left(lan: Lan, node: Node, timeout: float = 2.0) -> None:
+    """Wait until the DHCP server has every lease back and the node has no trace of a pod."""
+    eventually(lambda: not lan.dhcp.leases(), timeout, "the DHCP server has its leases back")
+    eventually(lambda: not host_ends(node), timeout, "no veth is left")
+    assert node.status()["pods"] == []
+
+
+def test_ctr_run_gives_a_container_an_address_of_the_lan(
+    lan: Lan, node: Node, containerd: Containerd
+) -> None:
+    running = containerd.start("web-0")
+
+    shown = containerd.exec("web-0", "ip", "-4", "-o", "addr", "show", "dev", "eth0").split()
+    address = IPv4Interface(shown[shown.index("inet") + 1])
+    lease = lan.dhcp.lease_of(address.ip)
+    assert lease is not None, f"the server knows no lease of {address}"
+    assert lease.mac == containerd.exec("web-0", "cat", "/sys/class/net/eth0/address").strip()
+    assert str(address.network) == lan.net
+    assert lan.host.ping(address.ip)
+    containerd.exec("web-0", "ping", "-c", "1", "-W", "1", lan.host_ip)
+    containerd.exec("web-0", "ping", "-c", "1", "-W", "1", lan.world)  # by the default route
+
+    containerd.kill("web-0")
+    assert running.wait() == 128 + signal.SIGKILL
+    wait_until_nothing_is_left(lan, node)  # ctr's DEL comes before ctr ends
+    assert lan.dhcp.messages("DHCPRELEASE", lease.mac)
+
+
+def test_ctr_run_again_gets_the_same_address(lan: Lan, containerd: Containerd) -> None:
+    leases = []
+    for _ in range(2):
+        running = containerd.start("web-0")
+        leases += lan.dhcp.leases()
+        containerd.kill("web-0")
+        running.wait()
+
+    first, second = leases
+    assert (first.address, first.mac, first.client_id) == (second.address, second.mac, second.client_id)
+
+
+def test_a_container_that_ends_without_a_del_gives_its_lease_back(
+    lan: Lan, node: Node, containerd: Containerd
+) -> None:
+    """`ctr run --detach` never calls DEL; the container's namespace and its veth go with its process."""
+    assert containerd.run("web-0", "--detach").returncode == 0
+    assert len(lan.dhcp.leases()) == 1
+
+    containerd.kill("web-0")
+
+    wait_until_nothing_is_left(lan, node)
+
+
+def test_ctr_shows_why_there_is_no_lease(lan: Lan, node: Node, containerd: Containerd) -> None:
+    lan.dhcp.stop()
+
+    failed = containerd.run("web-0")
+
+    assert failed.returncode == 1
+    assert NO_LEASE in failed.stderr
+    assert WATCH in failed.stderr
+    wait_until_nothing_is_left(lan, node)
+
+
+def test_ctr_shows_that_the_daemon_is_not_there(node: Node, containerd: Containerd) -> None:
+    assert node.daemon is not None
+    node.daemon.term()
+    node.path(SOCKET).unlink(missing_ok=True)  # as after a boot without terwayd
+
+    failed = containerd.run("web-0")
+
+    assert failed.returncode == 1
+    assert "terwayd is not running" in failed.stderr
+    assert "hint: systemctl start terwayd" in failed.stderr
+
+
+def test_cri_network_is_ready_exactly_while_terwayd_takes_pods(lan: Lan) -> None:
+    node = lan.node("n1")
+    cri = Cri(Containerd(node))
+    assert "cni plugin not initialized" in cri.network_ready().message
+
+    node.start_daemon().wait_ready()
+    eventually(lambda: cri.network_ready().status, 5.0, "the node's network is ready")
+
+    node.terwayctl("teardown")
+    eventually(lambda: not cri.network_ready().status, 5.0, "the node's network is not ready any more")
+
+
+def test_cri_sandbox_has_an_address_of_the_lan(lan: Lan, node: Node, containerd: Containerd) -> None:
+    cri = Cri(containerd)
+
+    sandbox = cri.run_sandbox("shop", "web-0")
+    lease = lan.dhcp.lease_of(cri.address(sandbox))
+    assert lease is not None, f"the server knows no lease of {cri.address(sandbox)}"
+    assert lease.hostname == "web-0"
+    assert lan.host.ping(lease.address)
+    [pod] = node.status()["pods"]
+    assert (pod["namespace"], pod["name"], pod["mac"]) == ("shop", "web-0", lease.mac)
+
+    cri.stop(sandbox)
+    wait_until_nothing_is_left(lan, node)
+    cri.remove(sandbox)  # calls DEL once more, now without a namespace
+    assert cri.sandboxes() == []
+
+    again = cri.run_sandbox("shop", "web-0", attempt=1)
+    assert cri.address(again) == str(lease.address), "a pod keeps its address over its sandboxes"
+
+
+def test_cri_tells_kubelet_why_there_is_no_lease(lan: Lan, node: Node, containerd: Containerd) -> None:
+    cri = Cri(containerd)
+    lan.dhcp.stop()
+
+    with pytest.raises(CriError, match=NO_LEASE) as failure:
+        cri.run_sandbox("shop", "web-0")
+    assert WATCH in str(failure.value)
+    wait_until_nothing_is_left(lan, node)
+
+    for sandbox in cri.sandboxes():  # as kubelet does before it tries again
+        cri.stop(sandbox)
+        cri.remove(sandbox)
+    lan.dhcp.start()
+    assert lan.dhcp.lease_of(cri.address(cri.run_sandbox("shop", "web-0", attempt=1)))

@@ -1,0 +1,78 @@
+"""podman 4.3 with the CNI backend."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab import Lan, Node, eventually
+from tests.lab.node import SOCKET
+from tests.runtime.podman import Podman
+from tests.runtime.test_containerd import NO_LEASE, WATCH, wait_until_nothing_is_left
+
+pytestmark = pytest.mark.runtime
+
+
+def test_two_containers_at_once_have_addresses_of_the_lan(lan: Lan, node: Node, podman: Podman) -> None:
+    # One names the network, the other takes the default; ping wants a right that podman does not give.
+    starting = [podman.start("web-0", "--cap-add=NET_RAW", "--network=terway"), podman.start("web-1")]
+    assert [process.wait(20) for process in starting] == [0, 0]
+
+    leases = {lease.hostname: lease for lease in lan.dhcp.leases()}
+    assert set(leases) == {"web-0", "web-1"}, "the containers' names are their host names at the server"
+    for name, lease in leases.items():
+        network = podman.network(name)
+        assert (network["IPAddress"], network["MacAddress"]) == (str(lease.address), lease.mac)
+        assert podman.exec(name, "cat", "/sys/class/net/eth0/address").strip() == lease.mac
+        assert lan.host.ping(lease.address)
+    podman.exec("web-0", "ping", "-c", "1", "-W", "1", str(leases["web-1"].address))
+    podman.exec("web-0", "ping", "-c", "1", "-W", "1", lan.world)  # by the default route
+    assert f"nameserver {lan.gateway_ip}\n" in podman.exec("web-0", "cat", "/etc/resolv.conf")
+
+    podman("rm", "--force", "web-0")
+    eventually(lambda: [lease.hostname for lease in lan.dhcp.leases()] == ["web-1"], 2.0, "one lease is back")
+    assert lan.host.ping(leases["web-1"].address)
+    podman("rm", "--force", "web-1")
+    wait_until_nothing_is_left(lan, node)
+
+
+def test_a_container_keeps_its_address_over_restart_and_replacement(lan: Lan, podman: Podman) -> None:
+    podman.run("web-0")
+    [lease] = lan.dhcp.leases()
+
+    podman("restart", "web-0")
+    assert podman.network("web-0")["IPAddress"] == str(lease.address)
+
+    podman.run("web-0", "--replace")
+    [again] = lan.dhcp.leases()
+    assert (again.address, again.mac, again.hostname) == (lease.address, lease.mac, lease.hostname)
+
+
+def test_a_container_has_the_mac_that_it_asks_for(lan: Lan, podman: Podman) -> None:
+    podman.run("web-0", "--mac-address", "02:11:22:33:44:55")
+
+    [lease] = lan.dhcp.leases()
+    assert lease.mac == "02:11:22:33:44:55"
+    assert lan.host.ping(lease.address)
+
+
+def test_podman_shows_why_there_is_no_lease(lan: Lan, node: Node, podman: Podman) -> None:
+    lan.dhcp.stop()
+
+    failed = podman.run("web-0", check=False)
+
+    assert failed.returncode != 0
+    assert NO_LEASE in failed.stderr
+    assert WATCH in failed.stderr
+    wait_until_nothing_is_left(lan, node)
+
+
+def test_podman_shows_that_the_daemon_is_not_there(node: Node, podman: Podman) -> None:
+    assert node.daemon is not None
+    node.daemon.term()
+    node.path(SOCKET).unlink(missing_ok=True)  # as after a boot without terwayd
+
+    failed = podman.run("web-0", check=False)
+
+    assert failed.returncode != 0
+    assert "terwayd is not running" in failed.stderr
+    assert "hint: systemctl start terwayd" in failed.stderr
