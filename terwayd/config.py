@@ -76,6 +76,24 @@ def _mtu(value: object) -> int:
     return value
 
 
+def _rate(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10000:
+        raise ValueError("a number from 1 to 10000")
+    return value
+
+
+def _servers(value: object) -> tuple[ipaddress.IPv4Address, ...] | None:
+    if value == "any":
+        return None
+    expected = '"any" or a list of IPv4 addresses such as ["192.0.2.1"]'
+    if not isinstance(value, list) or not value:
+        raise TypeError(expected)
+    try:
+        return tuple(ipaddress.IPv4Address(_text(item)) for item in value)
+    except (ValueError, TypeError):
+        raise ValueError(expected) from None
+
+
 def _cidrs(value: object) -> tuple[Network, ...] | None:
     if value == "auto":
         return None
@@ -138,6 +156,9 @@ class DhcpConfig:
     client_id: str = _key("pod", _one_of("pod", "container", "mac"))
     hostname: bool = _key(True, _flag)
     vendor_class: str = _key("terwayd", _text)
+    conflict_detection: str = _key("off", _one_of("off", "fast", "full"))
+    discover_rate: int = _key(50, _rate)
+    servers: tuple[ipaddress.IPv4Address, ...] | None = _key(None, _servers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +170,7 @@ class PodsConfig:
     default_route: bool = _key(True, _flag)
     mtu: int = _key(0, _mtu)
     ipv6: str = _key("slaac", _one_of("slaac", "off"))
+    lost_lease: str = _key("keep", _one_of("keep", "replace", "down"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def read_config(path: str) -> config.Config:
 
 async def run(given: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT."""
-    if netns.is_the_machines() and not (systemd.started_us() or given.this_host):
+    if not (systemd.started_us() or given.this_host) and netns.is_the_machines():
         raise TerwayError(
             "this is the machine's own network, and systemd did not start terwayd",
             hint="systemctl start terwayd, or terwayd --this-host",

@@ -7,6 +7,7 @@ Health.  Nothing on the host changes when the process ends: the next one finds i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import random
@@ -21,12 +22,14 @@ from typing import Any
 from terwayd.clock import boottime
 from terwayd.cni import install
 from terwayd.config import Config, Network
-from terwayd.dhcp.client import Event, Lost
+from terwayd.dhcp.client import FAST, FULL, Event
 from terwayd.dhcp.engine import Engine
 from terwayd.errors import HostError, TerwayError
 from terwayd.host.drift import Limit, drift
 from terwayd.host.takeover import Standing, Takeover
 from terwayd.host.uplink import uplink_alias
+from terwayd.hostlease import HOST, HostLease
+from terwayd.kernel import local
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
@@ -38,6 +41,8 @@ from terwayd.pods.routes import Node as PodsNode
 from terwayd.store import Store
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 30.0  # seconds that a CNI call which came during our start waits for its end
 
 
 class Condition(enum.Enum):
@@ -72,10 +77,12 @@ class Node:
         self._takeover = Takeover(store, config)
         self._attachments: Attachments | None = None
         self._changing = asyncio.Lock()
+        self._tried = asyncio.Event()
         self._transport: PacketTransport | None = None
         self._limit = Limit()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=10)
         self.fighting = False
+        self.host_lease: HostLease | None = None
         self._probation: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,6 +111,11 @@ class Node:
             )
         return self._attachments
 
+    async def tried(self) -> None:
+        """Return when the node has been brought up for the first time, or could not be; or after a while."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._tried.wait(), _PATIENCE)
+
     async def bring_up(self, *, confirm_within: float | None = None) -> Standing:
         """Take the host over, unless it is, and serve pods; with `confirm_within` seconds, on probation.
 
@@ -122,6 +134,8 @@ class Node:
                 self._become(Condition.DEGRADED, error.message, error.hint)
                 install.remove_conflist(self.config.cni)
                 raise
+            finally:
+                self._tried.set()
             self.fighting, self._limit = False, Limit()
             self._become(Condition.READY)
             self._await_confirmation()
@@ -137,11 +151,25 @@ class Node:
 
     async def _start_pods(self, standing: Standing) -> None:
         try:
-            transport = PacketTransport(standing.uplink, asyncio.get_running_loop(), on_down=_on_down)
+            transport = PacketTransport(
+                standing.uplink,
+                asyncio.get_running_loop(),
+                on_down=_on_down,
+                arp=self.config.dhcp.conflict_detection != "off",
+            )
         except OSError as error:
             raise HostError(f"no packet socket on {standing.uplink}: {error.strerror}") from None
         self._transport = transport
-        self.engine = Engine(transport, clock=boottime, rng=random.Random(), on_event=self._on_event)
+        dhcp = self.config.dhcp
+        self.engine = Engine(
+            transport,
+            clock=boottime,
+            rng=random.Random(),
+            on_event=self._on_event,
+            probing={"fast": FAST, "full": FULL}.get(dhcp.conflict_detection),
+            servers=dhcp.servers,
+            discover_rate=dhcp.discover_rate,
+        )
         self._attachments = Attachments(
             self.config,
             Policy(
@@ -157,7 +185,23 @@ class Node:
             service_cidrs=self._service_cidrs,
             on_change=self._on_change,
         )
+        transport.port_of = self._attachments.port_of
+        await self._open_local(standing.uplink)
         await self._attachments.restore()
+        self.host_lease = HostLease(
+            self.engine, self._worker, self._takeover, spawn=self._spawn, on_change=self._on_change
+        )
+        await self.host_lease.adopt(standing)
+
+    async def _open_local(self, uplink: str) -> None:
+        """The way to DHCP servers on the node and in its pods; without it those of the LAN serve all the same."""
+        if self._transport is None:
+            return
+        try:
+            await self._worker.call(local.ensure, self.bridge, uplink)
+            self._transport.open_local(local.FREE_END)
+        except (TerwayError, OSError) as error:
+            log.warning("DHCP servers on this node are not heard: %s", error)
 
     async def take_down(self, *, force: bool) -> Standing:
         """Give the host back.  Refuses while pods are attached, unless `force`: then they are detached."""
@@ -186,7 +230,7 @@ class Node:
     def _stop_pods(self) -> None:
         if self.engine is not None:
             self.engine.close()
-        self.engine = self._attachments = None
+        self.engine = self._attachments = self.host_lease = None
 
     def _await_confirmation(self) -> None:
         """Undo an unconfirmed takeover when its time is over, also one of an earlier run of the daemon."""
@@ -243,6 +287,8 @@ class Node:
                 found = await self._worker.call(self._takeover.mend)
                 if found.steps:
                     await self._replug()
+                    if self.host_lease is not None:
+                        await self.host_lease.refresh()
             except TerwayError as error:
                 self._become(Condition.DEGRADED, error.message, error.hint)
                 return
@@ -276,6 +322,7 @@ class Node:
                 await self._worker.call(_enslave, known.host_ifname, lan.bridge.index)
         for name in uplinks[:1]:
             self._transport.rebind(name)
+            await self._open_local(name)
 
     async def observe(self) -> tuple[Host, tuple[str, ...]]:
         """The host as it is now, and in what it differs from what the takeover left."""
@@ -297,14 +344,11 @@ class Node:
             self._on_change()
 
     def _on_event(self, key: Hashable, event: Event) -> None:
-        if self._attachments is None:
+        if key == HOST and self.host_lease is not None:
+            self.host_lease.on_event(event)
             return
-        found = self._attachments.find(_key(key))
-        if found is None:
-            return
-        if isinstance(event, Lost):
-            log.error("%s has lost %s: %s", found[0], event.lease.address.ip, event.reason)
-        self._attachments.renewed(_key(key))
+        if self._attachments is not None:
+            self._attachments.on_event(_key(key), event)
 
     def _service_cidrs(self) -> tuple[Network, ...]:
         if self.config.pods.service_cidrs is not None:

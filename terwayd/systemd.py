@@ -43,6 +43,7 @@ def set_up_logging(*, debug: bool) -> None:
     handler: logging.Handler
     if "JOURNAL_STREAM" in os.environ and started_us():
         handler = journal.JournalHandler(SYSLOG_IDENTIFIER="terwayd")
+        handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -99,11 +99,13 @@ class Methods:
             message = f"the takeover is undone in {max(left, 0):.0f} s unless it is confirmed"
             findings.append(_finding("unconfirmed", "warning", message, "terwayctl confirm"))
         findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
+        if node.host_lease is not None and node.host_lease.trouble:
+            findings.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
         leases = self._pods()
-        for pod in leases:
-            if pod["address"] is None:
-                message = f"{pod['namespace']}/{pod['name']}: no lease ({pod['state']})"
-                findings.append(_finding("lease-lost", "error", message, "journalctl -u terwayd"))
+        for known in node.known_pods or ():
+            trouble = node.known_pods.upkeep.trouble(known.key) if node.known_pods is not None else None
+            if trouble is not None:
+                findings.append(_finding(trouble.code, trouble.severity, trouble.message, trouble.hint))
         if state is Condition.READY and any(finding["severity"] == "error" for finding in findings):
             state = Condition.DEGRADED
         reason = health.reason or (findings[0]["message"] if findings else "")

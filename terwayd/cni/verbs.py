@@ -23,6 +23,9 @@ class Node(Protocol):
     @property
     def bridge(self) -> str: ...
 
+    async def tried(self) -> None:
+        """Return when the node has been brought up, or could not be: a call may come while it starts."""
+
     def pods(self) -> Attachments:
         """Raises HostError while the node takes no pods."""
 
@@ -33,9 +36,10 @@ async def answer(
     """The result of one call; raises TerwayError, whose `cni_code` the runtime gets."""
     call = protocol.parse(environment, stdin)
     log.debug("%s %s %s", call.command, call.container_id, call.ifname)
+    if call.command == "VERSION":
+        return protocol.versions(call.version)
+    await node.tried()
     match call.command:
-        case "VERSION":
-            return protocol.versions(call.version)
         case "ADD":
             return await _add(node, call, descriptor)
         case "DEL":
@@ -45,7 +49,9 @@ async def answer(
         case "GC":
             await _collect(node, call)
         case "STATUS":
-            node.pods()
+            if without := node.pods().upkeep.without_server():
+                # CNI 1.1: "existing containers in the network may have limited connectivity".
+                raise CniError(51, f"no DHCP server answers, and the leases of {', '.join(without)} are over")
     return {}
 
 
@@ -84,8 +90,9 @@ def _check(node: Node, call: Call) -> None:
             f"container {call.container_id} has no {call.ifname} from network {call.network}",
             hint="terwayctl leases",
         )
-    if found[1] is None:
-        raise CniError(100, f"{found[0]} has lost its lease", hint="terwayctl leases")
+    trouble = _pods(node).upkeep.trouble(call.key)
+    if trouble is not None:
+        raise CniError(100, trouble.message, hint=trouble.hint)
 
 
 async def _collect(node: Node, call: Call) -> None:

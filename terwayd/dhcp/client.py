@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from terwayd.dhcp import messages
+from terwayd.dhcp import frame, messages
 from terwayd.dhcp import options as opt
+from terwayd.dhcp.frame import Arp
 from terwayd.dhcp.journal import Journal
 from terwayd.dhcp.lease import Lease, LeaseError, lease_from
 from terwayd.dhcp.messages import Identity, Outgoing
@@ -22,13 +23,26 @@ from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.packet import REPLY, Message
 from terwayd.dhcp.table import TABLE, Do, Input, State
 
-__all__ = ["Bound", "Client", "Event", "Identity", "Lost", "NoAnswer", "Outgoing", "Renewed", "State"]
+__all__ = [
+    "Bound",
+    "Client",
+    "Conflict",
+    "Event",
+    "Identity",
+    "Lost",
+    "NoAnswer",
+    "Outgoing",
+    "Renewed",
+    "State",
+]
 
 # RFC 2131 section 4.1 begins at 4 s.  A pod waits for its address, and the first frame on a new link is
 # the one most often lost: so the series begins earlier and then is the RFC's.
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 REQUEST_TRIES: Final = 4  # RFC 2131 section 3.1.5 leaves the number open; 15 s in all
 REBOOT_TRIES: Final = 3  # 7 s in all; then the lease is trusted as section 3.2 allows
+DECLINE_WAIT_S: Final = 10.0  # RFC 2131 section 3.1.5
+DEFEND_S: Final = 10.0  # RFC 5227 section 2.4: an address is defended once in this time
 REBOOT_SPREAD_S: Final = 1.0  # restored clients do not all ask in the same instant
 
 
@@ -56,6 +70,29 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Probing:
+    """How the LAN is asked whether an address is free (RFC 5227 section 2.1.1); times in seconds."""
+
+    first: float = 0.0  # up to this long before the first probe
+    count: int = 3
+    least: float = 0.13
+    most: float = 0.13
+    wait: float = 0.14
+
+
+FAST: Final = Probing()
+FULL: Final = Probing(first=1.0, least=1.0, most=2.0, wait=2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another station uses the address of the lease; it was told otherwise, once in a while."""
+
+    lease: Lease
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NoAnswer:
     """Nobody answers in `state`; a lease, if there is one, still holds.  `reason` is the client's summary."""
 
@@ -63,19 +100,31 @@ class NoAnswer:
     reason: str
 
 
-Event = Bound | Renewed | Lost | NoAnswer
+Event = Bound | Renewed | Lost | NoAnswer | Conflict
 
 
 class Client:
     """One DHCP client; see the module for how to drive it.  `now` never goes backwards."""
 
-    def __init__(self, identity: Identity, rng: random.Random, *, rapid_commit: bool = False) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        rng: random.Random,
+        *,
+        rapid_commit: bool = False,
+        probing: Probing | None = None,
+        servers: tuple[IPv4Address, ...] | None = None,
+    ) -> None:
         self.identity = identity
         self.state = State.INIT
         self.lease: Lease | None = None
         self.xid = 0  # of the running transaction; replies to others are dropped
         self._rng = rng
         self._rapid_commit = rapid_commit
+        self._probing = probing
+        self._servers = servers  # None: any
+        self._frames: list[bytes] = []
+        self._defended = -math.inf
         self._journal = Journal()
         self._outbox: list[Outgoing] = []
         self._events: list[Event] = []
@@ -131,6 +180,33 @@ class Client:
         out, self._outbox = self._outbox, []
         return out
 
+    def frames(self) -> list[bytes]:
+        """The ARP frames to be sent now; each is handed out once."""
+        out, self._frames = self._frames, []
+        return out
+
+    @property
+    def claimed(self) -> IPv4Address | None:
+        """The address to hear ARP about: the leased one, or the one that is probed."""
+        if self.state is State.PROBING and self._fresh is not None:
+            return self._fresh.address.ip
+        return self.lease.address.ip if self.lease is not None else None
+
+    def heard(self, arp: Arp, now: float) -> None:
+        """Take in an ARP packet; whoever else has the claimed address, or is about to take it, is a conflict."""
+        ip = self.claimed
+        if ip is None or arp.mac == self.identity.mac:
+            return
+        if self.state is State.PROBING:
+            if arp.sender == ip or (arp.target == ip and not int(arp.sender)):
+                self._journal.in_use(ip, arp.mac)
+                self._handle(Input.CONFLICT, now)
+                self.tick(now)
+        elif arp.sender == ip and self.lease is not None and now >= self._defended + DEFEND_S:
+            self._defended = now
+            self._frames.append(frame.arp_announcement(self.identity.mac, ip))
+            self._events.append(Conflict(self.lease, arp.mac))
+
     def events(self) -> list[Event]:
         """What happened since the last call."""
         out, self._events = self._events, []
@@ -182,6 +258,8 @@ class Client:
                 last = REQUEST_TRIES if self.state is State.REQUESTING else REBOOT_TRIES
                 if self.state is State.SELECTING:
                     last = len(RETRY_S)
+                if self.state is State.PROBING and self._probing is not None:
+                    last = self._probing.count
                 spent = what is Input.RESEND and self._tries >= last
                 return Input.EXHAUSTED if spent and Input.EXHAUSTED in TABLE[self.state] else what
         return None
@@ -208,6 +286,14 @@ class Client:
             case Do.PAUSE:
                 # The first NAK is mostly about an old address: ask for a new one at once.
                 self._wake_at = now + (self._wait(self._naks - 2) if self._naks > 1 else 0.0)
+            case Do.PROBE:
+                self._probe(now, first=before is not State.PROBING)
+            case Do.DECLINE:
+                assert self._fresh is not None
+                self._put(messages.decline(self.identity, self.xid, self._fresh))
+                self._fresh = self._offer = self._requested = None
+            case Do.BACK_OFF:
+                self._wake_at = now + DECLINE_WAIT_S
             case Do.BIND:
                 self._bind(now)
             case Do.LOSE:
@@ -225,6 +311,20 @@ class Client:
         self._requested, self._naks = fresh.address.ip, 0
         self._events.append(Bound(fresh) if previous is None else Renewed(fresh, previous))
         self._journal.start(now)
+
+    def _probe(self, now: float, *, first: bool) -> None:
+        fresh, probing = self._fresh, self._probing
+        assert fresh is not None
+        assert probing is not None
+        if first:
+            self._offer, self._tries = fresh, 0
+            if probing.first:
+                self._wake_at = now + self._rng.uniform(0, probing.first)
+                return
+        self._frames.append(frame.arp_probe(self.identity.mac, fresh.address.ip))
+        self._tries += 1
+        last = self._tries >= probing.count
+        self._wake_at = now + (probing.wait if last else self._rng.uniform(probing.least, probing.most))
 
     def _lose(self, reason: str, now: float, *, ask_again: bool) -> None:
         lease, self.lease, self._offer = self.lease, None, None
@@ -328,10 +428,14 @@ class Client:
             self._offer = lease
         else:
             self._fresh = lease
+            if self._probing is not None and Input.CANDIDATE in TABLE[self.state]:
+                return Input.CANDIDATE
         return what
 
     def _from_our_server(self, message: Message) -> bool:
-        """REQUESTING and RENEWING talk to one server; elsewhere any may answer."""
+        """REQUESTING and RENEWING talk to one server; elsewhere any may answer that is to be believed."""
+        if self._servers is not None and message.server not in self._servers:
+            return False
         if self.state is State.REQUESTING:
             return self._offer is not None and message.server == self._offer.server
         if self.state is State.RENEWING:

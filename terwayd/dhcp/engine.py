@@ -13,14 +13,15 @@ import logging
 import math
 import random
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from terwayd.dhcp import frame, messages
-from terwayd.dhcp.client import Bound, Client, Event, Identity, Outgoing, State
+from terwayd.dhcp.client import Bound, Client, Event, Identity, Outgoing, Probing, State
 from terwayd.dhcp.lease import Lease
-from terwayd.dhcp.packet import REPLY, Message, PacketError
+from terwayd.dhcp.options import Kind
+from terwayd.dhcp.packet import BROADCAST, NO_ADDRESS, REPLY, Message, PacketError
 from terwayd.errors import DhcpError
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,13 @@ class Transport(Protocol):
     def send(self, frame: bytes) -> None:
         """Send an Ethernet frame; OSError when the link does not take it."""
 
+    @property
+    def has_local(self) -> bool:
+        """Whether there is a way to the node itself and its pods, which `send` does not reach."""
+
+    def send_local(self, frame: bytes, *, to_pod: bool) -> None:
+        """Send to the node and its pods; `to_pod`: the answer comes to the client's address alone."""
+
     def close(self) -> None:
         """End: no more frames come or go."""
 
@@ -53,6 +61,7 @@ class _Entry:
     client: Client
     waiter: asyncio.Future[Lease] | None = None
     reply_to: tuple[int, bytes] | None = None
+    claimed: IPv4Address | None = None
     wake_at: float = math.inf
 
 
@@ -70,12 +79,19 @@ class Engine:
         clock: Callable[[], float],
         rng: random.Random,
         on_event: Callable[[Hashable, Event], None],
+        probing: Probing | None = None,
+        servers: tuple[IPv4Address, ...] | None = None,
+        discover_rate: int = 50,
     ) -> None:
         self._transport = transport
         self._clock = clock
         self._rng = rng
         self._on_event = on_event
+        self._probing = probing
+        self._servers = servers
+        self._bucket = Bucket(discover_rate)
         self._entries: dict[Hashable, _Entry] = {}
+        self._claims: dict[IPv4Address, _Entry] = {}
         self._replies: dict[tuple[int, bytes], _Entry] = {}
         self._heap: list[tuple[float, int, _Entry]] = []
         self._pushes = 0
@@ -147,6 +163,7 @@ class Engine:
         if entry is None:
             return
         self._unlist(entry)
+        self._unclaim(entry)
         entry.wake_at = math.inf
         if len(self._heap) > 2 * len(self._entries) + 64:
             self._heap = [item for item in self._heap if item[2].wake_at == item[0]]
@@ -184,7 +201,9 @@ class Engine:
         self._transport.close()
 
     def _add(self, key: Hashable, identity: Identity) -> _Entry:
-        entry = self._entries[key] = _Entry(key, Client(identity, self._rng))
+        entry = self._entries[key] = _Entry(
+            key, Client(identity, self._rng, probing=self._probing, servers=self._servers)
+        )
         return entry
 
     def _abandon(self, entry: _Entry) -> None:
@@ -195,6 +214,9 @@ class Engine:
         self.forget(entry.key)
 
     def _receive(self, data: bytes | memoryview, checksum_ready: bool) -> None:
+        if data[12:14] == b"\x08\x06":
+            self._receive_arp(data)
+            return
         datagram = frame.parse(data, checksum_ready=checksum_ready)
         if datagram is None or datagram.destination_port != frame.CLIENT_PORT:
             return
@@ -208,6 +230,15 @@ class Engine:
             entry.client.receive(message, datagram.source_mac, self._clock())
             self._settle(entry)
 
+    def _receive_arp(self, data: bytes | memoryview) -> None:
+        arp = frame.parse_arp(data)
+        if arp is None:
+            return
+        entry = self._claims.get(arp.sender if int(arp.sender) else arp.target)
+        if entry is not None:
+            entry.client.heard(arp, self._clock())
+            self._settle(entry)
+
     def _settle(self, entry: _Entry) -> None:
         """Carry out what a client wants after it was fed: frames, events, its next deadline."""
         client = entry.client
@@ -216,7 +247,16 @@ class Engine:
             self._unlist(entry)
             entry.reply_to = reply_to
             self._replies[reply_to] = entry
+        if entry.claimed != client.claimed:
+            self._unclaim(entry)
+            if client.claimed is not None:
+                entry.claimed = client.claimed
+                self._claims[client.claimed] = entry
         self._send(client.outbox())
+        for data in client.frames():
+            self._put(data)
+            if self._transport.has_local:
+                self._transport.send_local(data, to_pod=False)
         at = client.deadline()
         if at != entry.wake_at:
             entry.wake_at = at
@@ -236,6 +276,11 @@ class Engine:
             self._on_event(key, event)
         except Exception:  # one client's trouble must not stop the timers of the others
             log.exception("could not act on %s of %s", type(event).__name__, key)
+
+    def _unclaim(self, entry: _Entry) -> None:
+        if entry.claimed is not None and self._claims.get(entry.claimed) is entry:
+            del self._claims[entry.claimed]
+        entry.claimed = None
 
     def _unlist(self, entry: _Entry) -> None:
         if entry.reply_to is not None and self._replies.get(entry.reply_to) is entry:
@@ -273,24 +318,63 @@ class Engine:
 
     def _send(self, messages: Iterable[Outgoing]) -> None:
         for out in messages:
-            data = frame.build(
-                out.message.encode(),
-                source_mac=out.message.chaddr,
-                destination_mac=out.dst_mac,
-                source=out.src_ip,
-                destination=out.dst_ip,
-            )
-            try:
-                self._transport.send(data)
-            except OSError as error:
-                # The client's own timer sends again; only a RELEASE is lost.
-                kind = out.message.kind
-                log.warning(
-                    "%s of %s could not be sent: %s",
-                    kind.name if kind else "message",
-                    out.message.chaddr.hex(":"),
-                    error.strerror or error,
-                )
+            if out.message.kind is Kind.DISCOVER and (wait := self._bucket.take(self._clock())) > 0:
+                # The client's timers run from now on: what is held for longer than they wait is sent again,
+                # and goes out once.
+                asyncio.get_running_loop().call_later(wait, self._send_held, out)
+            else:
+                self._send_now(out)
+
+    def _send_held(self, out: Outgoing) -> None:
+        entry = self._replies.get((out.message.xid, out.message.chaddr))
+        if entry is not None and entry.client.state is State.SELECTING:
+            self._send_now(out)
+
+    def _send_now(self, out: Outgoing) -> None:
+        data = _frame(out)
+        self._put(data, out)
+        if self._transport.has_local:
+            # A server here broadcasts its answer, for us to hear it; on the LAN that would bother all.
+            has_address = out.message.ciaddr != NO_ADDRESS
+            heard = data if has_address else _frame(replace(out, message=_broadcast(out.message)))
+            self._transport.send_local(heard, to_pod=has_address)
+
+    def _put(self, data: bytes, out: Outgoing | None = None) -> None:
+        try:
+            self._transport.send(data)
+        except OSError as error:
+            # The client's own timer sends again; only a RELEASE is lost.
+            kind = out.message.kind if out is not None else None
+            name, mac = kind.name if kind else "ARP", data[6:12].hex(":")
+            log.warning("%s of %s could not be sent: %s", name, mac, error.strerror or error)
+
+
+class Bucket:
+    """At most `rate` of something a second, and as many at once; says how long the next one is to wait."""
+
+    def __init__(self, rate: int) -> None:
+        self._step = 1 / rate
+        self._burst = 1.0
+        self._free_at = -math.inf
+
+    def take(self, now: float) -> float:
+        """Seconds that the one taken now must wait."""
+        self._free_at = max(self._free_at, now - self._burst) + self._step
+        return max(0.0, self._free_at - now)
+
+
+def _frame(out: Outgoing) -> bytes:
+    return frame.build(
+        out.message.encode(),
+        source_mac=out.message.chaddr,
+        destination_mac=out.dst_mac,
+        source=out.src_ip,
+        destination=out.dst_ip,
+    )
+
+
+def _broadcast(message: Message) -> Message:
+    return replace(message, flags=message.flags | BROADCAST)
 
 
 def _mac(identity: Identity) -> str:

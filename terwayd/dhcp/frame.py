@@ -15,6 +15,10 @@ CLIENT_PORT: Final = 68
 SERVER_PORT: Final = 67
 BROADCAST_MAC: Final = b"\xff" * 6
 
+ETH_P_ARP: Final = 0x0806
+
+_ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
+_ARP_REQUEST: Final = 1
 _ETHERNET: Final = struct.Struct("!6s6sH")
 _IPV4: Final = struct.Struct("!BBHHHBBH4s4s")
 _UDP: Final = struct.Struct("!HHHH")
@@ -36,6 +40,13 @@ FILTER: Final[tuple[tuple[int, int, int, int], ...]] = (
     (0x15, 0, 1, CLIENT_PORT),  # jeq 68 else drop
     (0x06, 0, 0, 0x40000),  # ret everything
     (0x06, 0, 0, 0),  # ret nothing
+)
+
+# The same, and all of ARP.
+FILTER_ARP: Final[tuple[tuple[int, int, int, int], ...]] = (
+    (0x28, 0, 0, 12),  # ldh [12]
+    (0x15, len(FILTER) - 2, 0, ETH_P_ARP),  # jeq ARP then everything
+    *FILTER[1:],
 )
 
 
@@ -113,6 +124,41 @@ def parse(frame: bytes | memoryview, *, checksum_ready: bool = True) -> Datagram
         destination_port,
         segment[_UDP.size :],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Arp:
+    """An ARP packet: who says so (`mac`), for which address (empty for a probe), and whom it is about."""
+
+    mac: bytes
+    sender: IPv4Address
+    target: IPv4Address
+
+
+def arp_probe(mac: bytes, ip: IPv4Address) -> bytes:
+    """The question whether anybody has `ip`, which tells nobody anything (RFC 5227 section 2.1.1)."""
+    return _arp(mac, IPv4Address(0), ip)
+
+
+def arp_announcement(mac: bytes, ip: IPv4Address) -> bytes:
+    """The statement that `mac` has `ip` (RFC 5227 section 2.3)."""
+    return _arp(mac, ip, ip)
+
+
+def parse_arp(frame: bytes | memoryview) -> Arp | None:
+    """What an ARP frame for IPv4 over Ethernet says, None for all others."""
+    data = bytes(frame[: _ETHERNET.size + _ARP.size])
+    if len(data) < _ETHERNET.size + _ARP.size or data[12:14] != ETH_P_ARP.to_bytes(2, "big"):
+        return None
+    hardware, protocol, hlen, plen, operation, mac, sender, _, target = _ARP.unpack_from(data, 14)
+    if (hardware, protocol, hlen, plen) != (1, _ETH_P_IP, 6, 4) or operation not in (1, 2):
+        return None
+    return Arp(mac, IPv4Address(sender), IPv4Address(target))
+
+
+def _arp(mac: bytes, sender: IPv4Address, target: IPv4Address) -> bytes:
+    body = _ARP.pack(1, _ETH_P_IP, 6, 4, _ARP_REQUEST, mac, sender.packed, bytes(6), target.packed)
+    return _ETHERNET.pack(BROADCAST_MAC, mac, ETH_P_ARP) + body
 
 
 def checksum(data: bytes) -> int:

@@ -51,6 +51,10 @@ class Journal:
         server = f" of {message.server}" if message.server is not None else ""
         self._refused = f"the {name}{server} cannot be used, {why}"
 
+    def in_use(self, address: object, mac: bytes) -> None:
+        """Note that another station has the address that a server gave."""
+        self._refused = f"{address} was declined: {mac.hex(':')} has it"
+
     def summary(self, now: float | None = None) -> str:
         """For example "3 DISCOVERs sent in 10 s, no OFFER came back"."""
         seconds = max(0.0, (self.now if now is None else now) - self._since)

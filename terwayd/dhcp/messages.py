@@ -75,6 +75,14 @@ def release(identity: Identity, xid: int, lease: Lease) -> Outgoing:
     return Outgoing(message, lease.server_mac or BROADCAST_MAC, lease.address.ip, lease.server)
 
 
+def decline(identity: Identity, xid: int, lease: Lease) -> Outgoing:
+    """A DECLINE (RFC 2131 section 4.4.4): somebody else uses the address."""
+    options = _common(identity, Kind.DECLINE) | _requested(lease.address.ip)
+    options |= {Code.SERVER_ID: lease.server.packed, Code.MESSAGE: b"the address is in use"}
+    message = Message(REQUEST, xid, identity.mac, options=options)
+    return Outgoing(message, BROADCAST_MAC, NO_ADDRESS, EVERYWHERE)
+
+
 def _broadcast(identity: Identity, kind: Kind, xid: int, secs: int, extra: dict[int, bytes]) -> Outgoing:
     options = _common(identity, kind) | extra | _wishes(identity)
     message = Message(REQUEST, xid, identity.mac, secs=secs, options=options)

@@ -12,11 +12,12 @@ from typing import Final
 
 
 class State(enum.Enum):
-    """RFC 2131 figure 5, and RELEASED for a client that has ended."""
+    """RFC 2131 figure 5, PROBING while the LAN is asked by ARP (RFC 5227), RELEASED for a client that has ended."""
 
     INIT = "init"
     SELECTING = "selecting"
     REQUESTING = "requesting"
+    PROBING = "probing"
     BOUND = "bound"
     RENEWING = "renewing"
     REBINDING = "rebinding"
@@ -34,6 +35,8 @@ class Input(enum.Enum):
     WAITED = "the pause is over"
     OFFER = "a usable OFFER"
     ACK = "a usable ACK"
+    CANDIDATE = "a usable ACK for an address that is to be probed first"
+    CONFLICT = "somebody else has the address"
     NAK = "a NAK"
     RESEND = "no answer in time"
     EXHAUSTED = "no answer to any attempt"
@@ -55,6 +58,9 @@ class Do(enum.Enum):
     RELEASE = "send a RELEASE"
     SPREAD = "pause for a random moment"
     PAUSE = "pause, longer with each NAK"
+    PROBE = "ask the LAN by ARP who has the address"
+    DECLINE = "send a DECLINE"
+    BACK_OFF = "pause for ten seconds"
     BIND = "take the lease"
     LOSE = "drop the lease: its time is over"
     REFUSED = "drop the lease, if any: the server said NAK"
@@ -87,16 +93,24 @@ TABLE: Final[Mapping[State, Mapping[Input, Go]]] = {
     State.SELECTING: {
         Input.OFFER: Go(State.REQUESTING, (Do.REQUEST,)),
         Input.ACK: Go(State.BOUND, (Do.BIND,)),  # only with rapid commit (RFC 4039)
+        Input.CANDIDATE: Go(State.PROBING, (Do.PROBE,)),
         Input.RESEND: Go(State.SELECTING, (Do.DISCOVER,)),
         Input.EXHAUSTED: Go(State.SELECTING, (Do.COMPLAIN, Do.DISCOVER)),
         Input.RELEASE: Go(State.RELEASED),
     },
     State.REQUESTING: {
         Input.ACK: Go(State.BOUND, (Do.BIND,)),
+        Input.CANDIDATE: Go(State.PROBING, (Do.PROBE,)),
         Input.NAK: Go(State.INIT, (Do.REFUSED, Do.PAUSE)),
         Input.RESEND: Go(State.REQUESTING, (Do.REQUEST,)),
         Input.EXHAUSTED: Go(State.SELECTING, (Do.COMPLAIN, Do.OPEN, Do.DISCOVER)),
         # The server may have committed the address already, its ACK being on the way.
+        Input.RELEASE: Go(State.RELEASED, (Do.RELEASE,)),
+    },
+    State.PROBING: {
+        Input.RESEND: Go(State.PROBING, (Do.PROBE,)),
+        Input.EXHAUSTED: Go(State.BOUND, (Do.BIND,)),  # nobody has it
+        Input.CONFLICT: Go(State.INIT, (Do.DECLINE, Do.BACK_OFF)),
         Input.RELEASE: Go(State.RELEASED, (Do.RELEASE,)),
     },
     State.BOUND: {

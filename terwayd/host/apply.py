@@ -1,11 +1,20 @@
-"""Doing the steps: each by the netlink call for it, in order, in the netlink thread."""
+"""Doing the steps in order, in the netlink thread: netlink calls, files below /run, managers' commands."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
+from terwayd.errors import HostError, KernelError
 from terwayd.host import steps as s
+from terwayd.host.find_managers import client_pids
 from terwayd.kernel.netlink import Netlink, write_sysctl
+
+_TIMEOUT = 10.0  # seconds that a manager's command may take
 
 
 def apply(netlink: Netlink, steps: Iterable[s.Step]) -> None:
@@ -56,3 +65,79 @@ def do(netlink: Netlink, step: s.Step) -> None:
             netlink.add_route(route)
         case s.DelRoute(route):
             netlink.delete_route(route)
+        case s.WriteFile(path, text):
+            _write(Path(path), text)
+        case s.RemoveFile(path):
+            _remove(Path(path))
+        case s.Run(command):
+            _run(command)
+        case s.StopClient(name, dev):
+            _kill(name, dev)
+        case s.StartClient(name, dev, command):
+            if not client_pids(name, dev):
+                _run(command)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the whole file or nothing; the managers, which may run as users of their own, can read it."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        missing = [parent for parent in path.parents if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir()
+            parent.chmod(0o755)
+        new.write_text(text, encoding="utf-8")
+        new.chmod(0o644)
+        new.replace(path)
+    except OSError as error:
+        raise HostError(f"{path} cannot be written: {error.strerror}", hint=f"ls -ld {path.parent}") from None
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, and its directory where nothing else is in it."""
+    try:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+    except OSError as error:
+        raise HostError(f"{path} cannot be removed: {error.strerror}", hint=f"rm {path}") from None
+
+
+def _run(command: tuple[str, ...]) -> None:
+    shown = " ".join(command)
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(f"{shown} did not end within {_TIMEOUT:g} s", hint=shown) from None
+    except OSError as error:
+        raise HostError(f"{shown}: {error.strerror}", hint=shown) from None
+    if done.returncode != 0:
+        said = done.stdout.decode(errors="replace").strip().splitlines()
+        raise HostError(f"{shown}: {said[-1] if said else f'exit code {done.returncode}'}", hint=shown)
+
+
+def _kill(name: str, dev: str) -> None:
+    """SIGKILL: on any other signal the client would take the address away, or release it."""
+    for pid in client_pids(name, dev):
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if pid in client_pids(name, dev):  # still the process that was found
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except OSError as error:
+            raise KernelError(
+                f"{name} on {dev} cannot be ended: {error.strerror}", error.errno or 0
+            ) from None
+        finally:
+            os.close(descriptor)

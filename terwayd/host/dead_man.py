@@ -7,6 +7,7 @@ daemon's unit; elsewhere a process of its own session.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -21,8 +22,12 @@ OPTION = "--dead-man"
 _TIMEOUT = 10.0  # seconds for systemd to take the timer
 
 
-def arm(delay: float) -> None:
-    """Have somebody look after `delay` seconds.  HostError when that cannot be had: then nothing may start."""
+def arm(delay: float) -> str:
+    """Have somebody look after `delay` seconds; what disarm() takes.
+
+    HostError when that cannot be had: then nothing may start.
+    """
+    name = ""
     look = [sys.executable, "-m", "terwayd", OPTION]
     if Path("/run/systemd/system").exists():
         name = f"terwayd-dead-man-{time.monotonic_ns()}"
@@ -39,3 +44,12 @@ def arm(delay: float) -> None:
             f"the process that would undo a takeover gone wrong cannot be started: {error}",
             hint="systemctl status; journalctl -u terwayd",
         ) from None
+    return name
+
+
+def disarm(name: str) -> None:
+    """All is well: nobody need look.  What cannot be stopped looks, and finds that all is well."""
+    if name:
+        command = ["systemctl", "stop", "--no-block", f"{name}.timer"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(command, check=False, timeout=_TIMEOUT, capture_output=True)

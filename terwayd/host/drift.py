@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from terwayd.host import steps as s
+from terwayd.host.lease import Leased
 from terwayd.host.plan import Plan, movable_addresses, movable_routes, on_bridge, via_bridge
 from terwayd.model import Host, Link, Route
 
@@ -30,7 +31,7 @@ def drift(plan: Plan, host: Host) -> Drift:
     found, steps = [], []
     anew = bridge is None or nic.master != bridge.index
     for step in plan.steps:
-        difference = _missing(step, host, bridge, nic)
+        difference = _missing(step, host, bridge, nic, plan.lease)
         if difference:
             found.append(difference)
         if difference or (anew and isinstance(step, s.SetSysctl)):
@@ -41,7 +42,7 @@ def drift(plan: Plan, host: Host) -> Drift:
     return Drift(tuple(words), (*steps, *changed, *back))
 
 
-def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link) -> str:
+def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link, lease: Leased | None) -> str:
     """What is not as `step` left it; "" when it is, or need not be."""
     match step:
         case s.AddBridge(name):
@@ -53,7 +54,8 @@ def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link) -> str:
         case s.Enslave(dev, name):
             return f"{dev} is not a port of {name}" if bridge is None or nic.master != bridge.index else ""
         case s.AddAddress(address):
-            lasting = address.valid is None or bridge is None
+            leased = lease is not None and address.interface.ip == lease.address  # renewed, while we run
+            lasting = address.valid is None or leased or bridge is None
             there = {known.interface for known in host.addresses_of(address.dev)}
             return (
                 f"{address.interface} is not on {address.dev}"

@@ -9,9 +9,12 @@ palindrome: undone in reverse, the NIC has its addresses and routes back before 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface
 
 from terwayd.errors import Refused
 from terwayd.host import steps as s
+from terwayd.host.lease import Leased
+from terwayd.host.managers import Held
 from terwayd.host.uplink import uplink_alias
 from terwayd.model import (
     IFA_F_NOPREFIXROUTE,
@@ -75,16 +78,20 @@ NIC_SYSCTLS = ("net/ipv6/conf/{}/addr_gen_mode", "net/ipv6/conf/{}/disable_ipv6"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a takeover of `uplink` does; `warnings` are for the administrator's eyes."""
+    """What a takeover of `uplink` does; `warnings` are for the administrator's eyes.
+
+    `lease` is the host's own, which terwayd renews while the takeover stands.
+    """
 
     uplink: str
     bridge: str
     steps: tuple[s.Step, ...]
     warnings: tuple[str, ...] = ()
+    lease: Leased | None = None
 
 
-def plan(host: Host, nic: Link, bridge: str) -> Plan:
-    """The steps that put `nic` under a new `bridge` and move what it has onto it.
+def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # noqa: B008 - frozen
+    """The steps that put `nic` under a new `bridge` and move what it has onto it, its managers `held`.
 
     Raises Refused where something that cannot be carried over depends on the NIC.
     """
@@ -102,8 +109,8 @@ def plan(host: Host, nic: Link, bridge: str) -> Plan:
     ipv6 = host.sysctls.get(f"net/ipv6/conf/{nic.name}/disable_ipv6") == "0"
     mode = f"net/ipv6/conf/{nic.name}/addr_gen_mode"
 
-    steps: list[s.Step] = [s.AddBridge(bridge, nic.mac, nic.mtu)]
-    steps += _sysctls(host, nic.name, bridge, ipv6)
+    steps: list[s.Step] = [*held.early, s.AddBridge(bridge, nic.mac, nic.mtu)]
+    steps += _sysctls(host, nic.name, bridge, ipv6, userspace_ra=held.userspace_ra)
     if ipv6:
         steps.append(s.SetSysctl(mode, "1", host.sysctls.get(mode, "0")))
     steps.append(s.SetUp(bridge))
@@ -116,7 +123,10 @@ def plan(host: Host, nic: Link, bridge: str) -> Plan:
     steps += [s.DelAddress(address) for address in reversed(addresses)]
     if ipv6:
         steps.append(s.SetSysctl(f"net/ipv6/conf/{nic.name}/disable_ipv6", "1", "0"))
-    return Plan(nic.name, bridge, tuple(steps), tuple(warnings))
+    steps += held.late
+    finite = {address.interface.ip for address in addresses if address.valid is not None}
+    lease = held.lease if held.lease is not None and held.lease.address in finite else None
+    return Plan(nic.name, bridge, tuple(steps), tuple(warnings), lease)
 
 
 def movable_addresses(found: tuple[Address, ...]) -> tuple[list[Address], list[str]]:
@@ -160,11 +170,16 @@ def via_bridge(route: Route, nic: str, bridge: str) -> Route:
     return replace(route, dev=bridge if route.dev == nic else route.dev, hops=hops)
 
 
-def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool) -> list[s.Step]:
-    """What the NIC has different from the default that a new interface gets."""
+def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool, *, userspace_ra: bool) -> list[s.Step]:
+    """What the NIC has different from the default that a new interface gets.
+
+    `userspace_ra`: the NIC's manager listens to IPv6 routers itself; on the bridge the kernel does.
+    """
     steps: list[s.Step] = []
     for key in COPIED_SYSCTLS:
         value = host.sysctls.get(key.format(nic))
+        if userspace_ra and key == "net/ipv6/conf/{}/accept_ra":
+            value = "2" if host.sysctls.get(f"net/ipv6/conf/{nic}/forwarding") == "1" else "1"
         if value is not None and value != host.sysctls.get(key.format("default")):
             steps.append(s.SetSysctl(key.format(bridge), value))
     if ipv6:  # its link-local address is moved onto it: it makes none of its own
@@ -176,11 +191,56 @@ def way_back(current: Plan, host: Host) -> tuple[s.Step, ...]:
     """The steps that undo `current` on `host`: the inverses, last first.
 
     What the bridge has learned of its neighbours goes to the NIC as soon as that has its addresses:
-    a question asked on the NIC before it leaves the bridge would be answered on the bridge.
+    a question asked on the NIC before it leaves the bridge would be answered on the bridge.  A leased
+    address goes back with the time that it has left.
     """
-    steps = s.undo(current.steps)
+    steps = tuple(_with_time_left(step, host, current) for step in s.undo(current.steps))
     first = next((n for n, step in enumerate(steps) if isinstance(step, s.AddRoute | s.DelRoute)), len(steps))
     learned = [
         s.AddNeighbour(replace(n, dev=current.uplink)) for n in host.neighbours if n.dev == current.bridge
     ]
     return (*steps[:first], *learned, *steps[first:])
+
+
+def _with_time_left(step: s.Step, host: Host, current: Plan) -> s.Step:
+    if not isinstance(step, s.AddAddress) or step.address.valid is None:
+        return step
+    for dev in (current.bridge, current.uplink):
+        for known in host.addresses_of(dev):
+            if known.interface == step.address.interface:
+                return s.AddAddress(replace(step.address, valid=known.valid, preferred=known.preferred))
+    return step
+
+
+def readdressed(current: Plan, old: IPv4Interface, new: IPv4Interface, router: IPv4Address | None) -> Plan:
+    """`current` after the server has given the host `new` in place of `old`, with `router` as the gateway."""
+    lease = current.lease
+    before = lease.router if lease is not None else None
+    steps = tuple(_readdressed(step, old, new, before, router) for step in current.steps)
+    if lease is not None:
+        lease = replace(lease, address=new.ip, router=router or lease.router)
+    return replace(current, steps=steps, lease=lease)
+
+
+def _readdressed(
+    step: s.Step,
+    old: IPv4Interface,
+    new: IPv4Interface,
+    before: IPv4Address | None,
+    router: IPv4Address | None,
+) -> s.Step:
+    match step:
+        case s.AddAddress(address) | s.DelAddress(address) if address.interface == old:
+            broadcast = new.network.broadcast_address if address.broadcast is not None else None
+            return type(step)(replace(address, interface=new, broadcast=broadcast))
+        case s.AddRoute(route) | s.DelRoute(route):
+            same_net = route.dst == old.network
+            return type(step)(
+                replace(
+                    route,
+                    dst=new.network if same_net else route.dst,
+                    prefsrc=new.ip if route.prefsrc == old.ip else route.prefsrc,
+                    gateway=router if router is not None and route.gateway == before else route.gateway,
+                )
+            )
+    return step

@@ -1,12 +1,13 @@
-"""The steps of a takeover: each a value that knows its inverse and prints as the `ip` command for it.
+"""The steps of a takeover: each a value that knows its inverse and prints as the command for it.
 
 A plan is a tuple of steps; a dry run prints them; undoing is the inverses in reverse.  Every step
 may be done twice, and undone without having been done: that is what makes a crash anywhere
-harmless.  How a step is done is the kernel package's business.
+harmless.  How a step is done is the kernel package's business, or a command of the NIC's manager.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from terwayd.model import (
@@ -190,7 +191,7 @@ class AddRoute:
     route: Route
 
     def __str__(self) -> str:
-        return f"ip route prepend {_route(self.route)}"
+        return f"{_ip(self.route)} route prepend {_route(self.route)}"
 
     def inverse(self) -> Step:
         return DelRoute(self.route)
@@ -201,10 +202,82 @@ class DelRoute:
     route: Route
 
     def __str__(self) -> str:
-        return f"ip route del {_route(self.route)}"
+        return f"{_ip(self.route)} route del {_route(self.route)}"
 
     def inverse(self) -> Step:
         return AddRoute(self.route)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFile:
+    """A file below /run, readable by all, with its directories; gone by itself at the next boot."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        written = self.text.replace("\\", r"\\").replace("%", "%%").replace("\n", r"\n")
+        return f"printf {shlex.quote(written)} > {self.path}"
+
+    def inverse(self) -> Step:
+        return RemoveFile(self.path, self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFile:
+    path: str
+    before: str
+
+    def __str__(self) -> str:
+        return f"rm -f {self.path}"
+
+    def inverse(self) -> Step:
+        return WriteFile(self.path, self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A command of the NIC's manager, such as to read its files again; `back` is the one that undoes it."""
+
+    command: tuple[str, ...]
+    back: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+    def inverse(self) -> Step | None:
+        return Run(self.back, self.command) if self.back and self.command else None
+
+
+@dataclass(frozen=True, slots=True)
+class StopClient:
+    """The DHCP client `name` on `dev` is ended on the spot: it sends no RELEASE, and its script does not run.
+
+    `back` starts it again; a client that runs by then is left alone.
+    """
+
+    name: str
+    dev: str
+    back: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"pkill -KILL -f '^(/s?bin/)?{self.name}\\b.* {self.dev}\\b'"
+
+    def inverse(self) -> Step:
+        return StartClient(self.name, self.dev, self.back)
+
+
+@dataclass(frozen=True, slots=True)
+class StartClient:
+    name: str
+    dev: str
+    command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+    def inverse(self) -> Step:
+        return StopClient(self.name, self.dev, self.command)
 
 
 Step = (
@@ -222,12 +295,23 @@ Step = (
     | AddNeighbour
     | AddRoute
     | DelRoute
+    | WriteFile
+    | RemoveFile
+    | Run
+    | StopClient
+    | StartClient
 )
 
 
 def undo(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The steps that lead back: the inverses, last first."""
-    return tuple(step for step in (done.inverse() for done in reversed(steps)) if step is not None)
+    """The steps that lead back: the inverses, last first.
+
+    What is done from the first manager's command on is undone after all else, first first: a manager may
+    know of the NIC again when that has what it had.
+    """
+    told = next((n for n, step in enumerate(steps) if isinstance(step, Run | StopClient)), len(steps))
+    back = [step.inverse() for step in (*reversed(steps[:told]), *steps[told:])]
+    return tuple(step for step in back if step is not None)
 
 
 def _address(address: Address) -> str:
@@ -252,10 +336,14 @@ def _address(address: Address) -> str:
     return " ".join(words)
 
 
+def _ip(route: Route) -> str:
+    """`default` alone does not tell which family it is of."""
+    return "ip -6" if route.dst.version == 6 and route.dst.prefixlen == 0 else "ip"
+
+
 def _route(route: Route) -> str:
     dst = "default" if route.dst.prefixlen == 0 else str(route.dst)
-    words = ["-6"] if route.dst.version == 6 and dst == "default" else []
-    words.append(_TYPES.get(route.type, f"type{route.type} ") + dst)
+    words = [_TYPES.get(route.type, f"type{route.type} ") + dst]
     words += _leg(route.dst.version, route.gateway, route.dev)
     for hop in route.hops:
         words += ["nexthop", *_leg(route.dst.version, hop.gateway, hop.dev), "weight", str(hop.weight)]

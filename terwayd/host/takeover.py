@@ -10,17 +10,20 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface
 
 from terwayd import codec
 from terwayd.clock import boottime, epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, RolledBack
 from terwayd.host import apply as do
-from terwayd.host import dead_man, verify
+from terwayd.host import dead_man, find_managers, verify
 from terwayd.host.drift import Drift, drift
-from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, way_back
-from terwayd.host.steps import Release, Step
+from terwayd.host.managers import hold
+from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
+from terwayd.host.steps import AddAddress, AddRoute, Release, Step, undo
 from terwayd.host.uplink import find_uplink
+from terwayd.kernel import local
 from terwayd.kernel.netlink import Netlink, read_sysctls
 from terwayd.model import Host
 from terwayd.store import Store, TakeoverRecord
@@ -64,10 +67,16 @@ class Takeover:
         host = netlink.observe()
         if current is not None:
             return Plan(current.uplink, current.bridge, drift(current, host).steps)
-        nic = find_uplink(host, self._config.host.uplink, self._config.host.bridge)
+        settings = self._config.host
+        nic = find_uplink(host, settings.uplink, settings.bridge, leased=True)
+        found = find_managers.find(nic)
+        if found.busy:
+            raise HostError(f"{found.busy} has not finished with {nic.name} yet", hint="terwayd waits for it")
+        if found.lease is None:
+            find_uplink(host, nic.name, settings.bridge)
         sysctls = read_sysctls((*COPIED_SYSCTLS, *NIC_SYSCTLS), nic.name, "default")
         host = Host(host.links, host.addresses, host.routes, host.neighbours, sysctls)
-        return plan(host, nic, self._config.host.bridge)
+        return plan(host, nic, settings.bridge, hold(found, nic.name, settings.bridge))
 
     def setup(self, netlink: Netlink, confirm_within: float | None = None) -> Standing:
         """Put the uplink under the bridge, unless it is there; RolledBack when it did not work out.
@@ -83,7 +92,7 @@ class Takeover:
         expected = verify.answering(candidates, host, wanted.uplink)
         record = TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted))
         self._store.write_takeover(record)
-        dead_man.arm(_GRACE + settings.verify_timeout * len(expected) + (confirm_within or 0.0))
+        dead = dead_man.arm(_GRACE + settings.verify_timeout * len(expected) + (confirm_within or 0.0))
         started = time.monotonic()
         try:
             do.apply(netlink, wanted.steps)
@@ -97,6 +106,7 @@ class Takeover:
             ) from error
         if confirm_within is None:
             self._store.write_takeover(replace(record, state="up"))
+            dead_man.disarm(dead)
         else:
             deadline = boottime() + confirm_within
             self._store.write_takeover(replace(record, state="pending", deadline=deadline))
@@ -143,9 +153,10 @@ class Takeover:
             return Standing("", self._config.host.bridge, netlink.observe(), changed=False)
         current = codec.decode(Plan, record.plan)
         self._store.write_takeover(replace(record, state="undoing", deadline=None))
-        dead_man.arm(_GRACE)
+        dead = dead_man.arm(_GRACE)
         started = time.monotonic()
         steps = self._undo(netlink, current)
+        dead_man.disarm(dead)
         milliseconds = (time.monotonic() - started) * 1000
         return Standing(current.uplink, current.bridge, netlink.observe(), True, len(steps), milliseconds)
 
@@ -158,6 +169,39 @@ class Takeover:
         found = drift(current, netlink.observe()) if current is not None else Drift()
         do.apply(netlink, found.steps)
         return found
+
+    @staticmethod
+    def leased_interface(current: Plan) -> IPv4Interface | None:
+        """The host's leased address with its prefix length."""
+        planned = [step.address.interface for step in current.steps if isinstance(step, AddAddress)]
+        ips = [known for known in planned if isinstance(known, IPv4Interface)]
+        return next((i for i in ips if current.lease is not None and i.ip == current.lease.address), None)
+
+    def set_leased(
+        self, netlink: Netlink, address: IPv4Interface, seconds: int | None, router: IPv4Address | None
+    ) -> IPv4Interface | None:
+        """Have the leased `address` on the bridge for `seconds` (None: for good), by way of `router`.
+
+        What it replaces is returned where that is another address; routes and journal follow it then.
+        """
+        current = self.standing(netlink)
+        before = self.leased_interface(current) if current is not None else None
+        record = self._store.takeover()
+        if current is None or before is None or record is None:
+            return None
+        wanted = current
+        if address != before:
+            wanted = readdressed(current, before, address, router)
+            self._store.write_takeover(replace(record, plan=codec.encode(wanted)))
+        for step in wanted.steps:
+            if isinstance(step, AddAddress) and step.address.interface == address:
+                netlink.add_address(replace(step.address, valid=seconds, preferred=seconds))
+        if address == before:
+            return None
+        do.apply(netlink, [s for s in wanted.steps if isinstance(s, AddRoute) and s not in current.steps])
+        gone = [s for s in current.steps if isinstance(s, AddRoute | AddAddress) and s not in wanted.steps]
+        do.apply_all(netlink, undo(tuple(gone)))
+        return before
 
     def _stands(self, netlink: Netlink) -> Standing:
         started = time.monotonic()
@@ -186,6 +230,7 @@ class Takeover:
 
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
         """Lead back.  HostError, with the takeover as it was, when the NIC cannot get back what it had."""
+        local.remove(netlink)
         steps = way_back(current, netlink.observe())
         leaves = next((n for n, step in enumerate(steps) if isinstance(step, Release)), len(steps))
         if refused := self._insist(netlink, steps[:leaves]):

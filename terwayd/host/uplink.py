@@ -8,8 +8,10 @@ from terwayd.model import Host, Link
 _SETTING = "host.uplink in /etc/terway.toml"
 
 
-def find_uplink(host: Host, wanted: str, bridge: str) -> Link:
+def find_uplink(host: Host, wanted: str, bridge: str, *, leased: bool = False) -> Link:
     """The NIC to put under the bridge: `wanted`, or for "auto" the one of the default route.
+
+    `leased` is whether an IPv4 address that it leases can be carried over.
 
     Raises Refused where it must not be taken over, HostError where it is not there (yet).
     A NIC that is under `bridge` already is a right answer.
@@ -25,7 +27,7 @@ def find_uplink(host: Host, wanted: str, bridge: str) -> Link:
                 hint=f"set {_SETTING} to one of: {names or 'none found'}; or to auto",
             )
         link = named
-    _refuse(host, link, bridge)
+    _refuse(host, link, bridge, leased=leased)
     return link
 
 
@@ -58,7 +60,7 @@ def uplink_alias(bridge: str) -> str:
     return f"terwayd uplink of {bridge}"
 
 
-def _refuse(host: Host, link: Link, bridge: str) -> None:
+def _refuse(host: Host, link: Link, bridge: str, *, leased: bool) -> None:
     """Raise Refused where a takeover of `link` cannot work or would cut the host off."""
     master = host.by_index(link.master) if link.master else None
     children = [
@@ -69,6 +71,8 @@ def _refuse(host: Host, link: Link, bridge: str) -> None:
     reason = ""
     if link.loopback:
         reason, hint = "is the loopback interface", other
+    elif not link.mac:
+        reason, hint = "carries no Ethernet frames, so it cannot be bridged", other
     elif link.wireless:
         reason, hint = (
             "is wireless; an access point takes frames of one MAC only, so it cannot be bridged",
@@ -81,10 +85,10 @@ def _refuse(host: Host, link: Link, bridge: str) -> None:
         reason, hint = f"is {kind} {master.name} already", f"take it out there first, or {other}"
     elif children:
         reason, hint = f"carries {', '.join(children)}, which would fall silent", other
-    elif dynamic:
-        reason = (
-            f"has the leased address {dynamic[0].interface}, which its DHCP client would put back on the NIC"
+    elif dynamic and not leased:
+        reason = f"has the leased address {dynamic[0].interface}, of a DHCP client that terwayd does not know"
+        hint = (
+            "give this host a static address, or have ifupdown, systemd-networkd or NetworkManager lease one"
         )
-        hint = "give this host a static address; the host's own lease cannot be taken over yet"
     if reason:
         raise Refused(f"host.uplink: {link.name} {reason}", hint=hint)

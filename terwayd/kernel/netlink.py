@@ -134,6 +134,17 @@ class Netlink:
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
         self.set_link(name, ifalias=alias, state="up")
 
+    def add_pair(self, name: str, peer: str, *, mtu: int) -> None:
+        """A veth pair with both ends here, down."""
+        with _told(f"ip link add {name} type veth peer {peer}"):
+            self._ipr.link("add", ifname=name, kind="veth", mtu=mtu, peer={"ifname": peer, "mtu": mtu})
+
+    def set_port(self, name: str, **values: int) -> None:
+        """Set what a port of a bridge does: `learning`, `isolated` (0 or 1)."""
+        shown = " ".join(f"{key} {value}" for key, value in values.items())
+        with _told(f"bridge link set dev {name} {shown}"):
+            self._ipr.link("set", index=self.index(name), kind="bridge_slave", **values)
+
     def delete_link(self, name: str) -> None:
         """Delete an interface, which may be gone already."""
         with _told(f"ip link del {name}", errno.ENODEV):

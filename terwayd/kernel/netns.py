@@ -84,4 +84,7 @@ def is_the_machines() -> bool:
     """
     if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
         return False
-    return Path("/proc/1/ns/net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
+    try:
+        return Path("/proc/1/ns/net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
+    except PermissionError:  # process 1 may do more than we: it is the machine's
+        return True

@@ -13,11 +13,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 from terwayd import codec
 from terwayd.clock import boottime, epoch
 from terwayd.config import Config, Network
+from terwayd.dhcp.client import Event
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.errors import CniError, TerwayError
@@ -27,7 +29,10 @@ from terwayd.model import Link
 from terwayd.pods import veth
 from terwayd.pods.identity import Attachment, Key, Policy, attachment, host_mac
 from terwayd.pods.routes import Node, PodRoute, pod_routes
+from terwayd.pods.upkeep import Upkeep
 from terwayd.store import AttachmentRecord, Store
+
+_RETURN_S = 600.0  # seconds that the lease of a pod of an earlier boot is kept for it
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +86,15 @@ class Attachments:
         self._known: dict[Key, Attachment] = {}
         self._adding: dict[Key, asyncio.Task[Any]] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
+        self._former: dict[str, IPv4Address] = {}
+        self.upkeep = Upkeep(
+            config.pods.lost_lease,
+            worker=worker,
+            lease_of=engine.lease,
+            inside_of=self._inside_of,
+            written=self._write,
+            on_change=on_change,
+        )
 
     def __iter__(self) -> Iterator[Attachment]:
         return iter(self._known.values())
@@ -92,6 +106,11 @@ class Attachments:
         """The attachment of `key` and its lease, from memory."""
         known = self._known.get(key)
         return None if known is None else (known, self._engine.lease(key))
+
+    def port_of(self, mac: bytes) -> str:
+        """The host's end of the veth of the pod with this MAC address, "" when there is none."""
+        text = mac.hex(":")
+        return next((known.host_ifname for known in self._known.values() if known.mac == text), "")
 
     async def restore(self) -> None:
         """Take up again what the store has: a lease that still runs needs no packet.
@@ -105,15 +124,35 @@ class Attachments:
             known = codec.decode(Attachment, record.pod)
             lease = Lease.from_dict(record.lease).shifted(now.since(record.epoch)) if record.lease else None
             identity = known.identity(self._config.dhcp.vendor_class)
-            if known.host_ifname in links and lease is not None and lease.expires_at > boottime():
+            if known.host_ifname in links and lease is not None:  # also one that is over: see upkeep
                 self._known[known.key] = known
+                self.upkeep.attached(known, lease)
                 self._engine.adopt(known.key, identity, lease)
+                continue
+            if lease is not None and record.epoch.boot_id != now.boot_id:
+                self._keep_for_return(known, lease)
                 continue
             if lease is not None and lease.expires_at > boottime():
                 self._engine.release_lease(identity, lease)
                 log.info("%s is gone: %s given back", known, lease.address.ip)
             await self._unplug(known)
             self._store.delete_attachment(known.key)
+
+    def _keep_for_return(self, known: Attachment, lease: Lease) -> None:
+        """A pod of an earlier boot: it comes back in a new sandbox, and asks for the address it had.
+
+        A lease that nobody came back for is given back after a while.
+        """
+        self._former[known.same_pod] = lease.address.ip
+
+        def give_back() -> None:
+            if self._former.pop(known.same_pod, None) is not None and lease.expires_at > boottime():
+                self._engine.release_lease(known.identity(self._config.dhcp.vendor_class), lease)
+                log.info("%s did not come back after the boot: %s given back", known, lease.address.ip)
+            if known.key not in self._known:
+                self._store.delete_attachment(known.key)
+
+        asyncio.get_running_loop().call_later(_RETURN_S, give_back)
 
     async def add(
         self, key: Key, descriptor: int, *, netns_path: str, namespace: str, name: str, mac: str = ""
@@ -163,7 +202,14 @@ class Attachments:
         await self._replace_older(wanted)
         config, key = self._config, wanted.key
         identity = wanted.identity(config.dhcp.vendor_class)
-        leasing = asyncio.ensure_future(self._engine.acquire(key, identity, timeout=config.dhcp.timeout))
+        leasing = asyncio.ensure_future(
+            self._engine.acquire(
+                key,
+                identity,
+                timeout=config.dhcp.timeout,
+                requested=self._former.pop(wanted.same_pod, None),
+            )
+        )
         self._known[key] = wanted
         mtu = config.pods.mtu or self.lan.bridge.mtu
         plugged = False
@@ -183,23 +229,28 @@ class Attachments:
             await netns.run(descriptor, lambda: veth.prepare(wanted.ifname, ipv6=config.pods.ipv6 == "slaac"))
             lease = await leasing
             mtu = min(mtu, lease.mtu or mtu)
-            routes = pod_routes(
-                lease,
-                self.lan.node,
-                service_cidrs=self._service_cidrs(),
-                default_route=config.pods.default_route,
-            )
-            inside = veth.Inside(
-                wanted.ifname, lease.address, routes, mtu if mtu != self.lan.bridge.mtu else 0
-            )
+            inside = self._inside_of(wanted, lease)
             await netns.run(descriptor, lambda: veth.configure(inside))
             self._write(wanted, lease)
+            self.upkeep.attached(wanted, lease)
         except BaseException:
             await self._undo(wanted, leasing, plugged=plugged)
             raise
         log.info("%s has %s from %s", wanted, lease.address, lease.server)
         self._on_change()
-        return Attached(wanted, lease, routes, mtu, self.lan.bridge.mac)
+        return Attached(wanted, lease, inside.routes, mtu, self.lan.bridge.mac)
+
+    def _inside_of(self, known: Attachment, lease: Lease) -> veth.Inside:
+        """What the pod's interface shall have with `lease`."""
+        mtu = self._config.pods.mtu or self.lan.bridge.mtu
+        mtu = min(mtu, lease.mtu or mtu)
+        routes = pod_routes(
+            lease,
+            self.lan.node,
+            service_cidrs=self._service_cidrs(),
+            default_route=self._config.pods.default_route,
+        )
+        return veth.Inside(known.ifname, lease.address, routes, mtu if mtu != self.lan.bridge.mtu else 0)
 
     async def _undo(self, wanted: Attachment, leasing: asyncio.Future[Lease], *, plugged: bool) -> None:
         leasing.cancel()
@@ -254,13 +305,13 @@ class Attachments:
                 await self.delete(known.key)
 
     async def _unplug(self, known: Attachment) -> None:
+        self.upkeep.detached(known.key)
         await self._worker.call(lambda netlink: netlink.delete_link(known.host_ifname))
 
-    def renewed(self, key: Key) -> None:
-        """Write down the lease that the engine has for `key` now."""
-        known, lease = self._known.get(key), self._engine.lease(key)
-        if known is not None and key not in self._adding:
-            self._write(known, lease)
+    def on_event(self, key: Key, event: Event) -> None:
+        """What the engine tells of the client of `key`."""
+        if key in self._known and key not in self._adding:
+            self.upkeep.on_event(key, event)
 
     def _write(self, known: Attachment, lease: Lease | None) -> None:
         record = AttachmentRecord(codec.encode(known), lease.to_dict() if lease else None, epoch())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from terwayd.errors import CniError, KernelError
+from terwayd.kernel import arp
 from terwayd.kernel.netlink import Netlink, write_sysctl
 from terwayd.model import RTNH_F_ONLINK, SCOPE_LINK, Address, Route
 from terwayd.pods.identity import Attachment, host_mac
@@ -68,17 +69,48 @@ def configure(inside: Inside) -> None:
     with Netlink() as netlink:
         if inside.mtu:
             netlink.set_link(inside.ifname, mtu=inside.mtu)
-        netlink.add_address(
-            Address(inside.ifname, inside.address, broadcast=inside.address.network.broadcast_address)
-        )
+        netlink.add_address(_address(inside))
         netlink.set_link(inside.ifname, state="up")
         for route in inside.routes:
-            netlink.add_route(
-                Route(
-                    route.dst,
-                    inside.ifname,
-                    route.gateway,
-                    scope=0 if route.gateway is not None else SCOPE_LINK,
-                    flags=RTNH_F_ONLINK if route.onlink else 0,
-                )
-            )
+            netlink.add_route(_route(inside, route))
+
+
+def change(attachment: Attachment, before: Inside | None, after: Inside | None) -> None:
+    """Inside the pod's namespace: what `before` gave goes, what `after` says comes.
+
+    Raises KernelError when the interface there is not the attachment's.
+    """
+    with Netlink() as netlink:
+        link = netlink.link(attachment.ifname)
+        if link is None or link.mac != attachment.mac:
+            raise KernelError(f"{attachment.netns} is another pod's by now", errno.ENODEV)
+        if before is not None and (after is None or after.address != before.address):
+            netlink.delete_address(_address(before))
+        if after is None:
+            return
+        fresh = before is None or before.address != after.address
+        if fresh:
+            netlink.add_address(_address(after))
+        if after.mtu and after.mtu != link.mtu:
+            netlink.set_link(after.ifname, mtu=after.mtu)
+        for route in before.routes if before is not None else ():
+            if route not in after.routes:
+                netlink.delete_route(_route(after, route))
+        for route in after.routes:  # with an address go the routes over it
+            netlink.add_route(_route(after, route))
+    if fresh:
+        arp.announce(after.ifname, attachment.mac, after.address.ip)
+
+
+def _address(inside: Inside) -> Address:
+    return Address(inside.ifname, inside.address, broadcast=inside.address.network.broadcast_address)
+
+
+def _route(inside: Inside, route: PodRoute) -> Route:
+    return Route(
+        route.dst,
+        inside.ifname,
+        route.gateway,
+        scope=0 if route.gateway is not None else SCOPE_LINK,
+        flags=RTNH_F_ONLINK if route.onlink else 0,
+    )

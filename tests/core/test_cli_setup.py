@@ -27,7 +27,14 @@ PLAN = {
     "changes": True,
 }
 NO_PLAN = {**PLAN, "steps": [], "warnings": [], "changes": False}
-DONE = {"uplink": "eth0", "bridge": "mybr0", "changed": True, "steps": 14, "milliseconds": 22.4, "confirm_within": None}
+DONE = {
+    "uplink": "eth0",
+    "bridge": "mybr0",
+    "changed": True,
+    "steps": 14,
+    "milliseconds": 22.4,
+    "confirm_within": None,
+}
 NOT_DONE = {**DONE, "changed": False, "steps": 0, "milliseconds": 0.1}
 SSH = "192.168.1.5 50000 192.168.1.10 22"
 
@@ -112,7 +119,10 @@ def test_ssh_over_the_nic_asks_first(
 
 def test_ssh_and_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_CONNECTION", SSH)
-    assert run(tmp_path, "setup", "--yes", Plan=PLAN, Setup=DONE) == (0, [("io.terway.Setup", {"confirm": False})])
+    assert run(tmp_path, "setup", "--yes", Plan=PLAN, Setup=DONE) == (
+        0,
+        [("io.terway.Setup", {"confirm": False})],
+    )
 
 
 @pytest.mark.parametrize("connection", [SSH.replace("1.10", "1.1"), "fe80::5%eth1 1 fe80::1%eth1 22"])

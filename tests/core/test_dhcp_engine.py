@@ -30,6 +30,11 @@ class Wire:
         self.closed = False
         self.on_frame: Callable[[bytes | memoryview, bool], None] = lambda data, ready: None
 
+    has_local = False
+
+    def send_local(self, frame: bytes, *, to_pod: bool) -> None:
+        raise AssertionError("there is nothing local")
+
     def send(self, data: bytes) -> None:
         if self.error is not None:
             raise self.error

@@ -1,0 +1,114 @@
+"""Looking for who manages the NIC: state files below /run and /var/lib, and DHCP clients in /proc."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from terwayd.host import lease
+from terwayd.host.lease import Leased, settings
+from terwayd.host.managers import Client, Found
+from terwayd.model import Link
+
+_CLIENTS = {"dhclient": "dhclient", "dhcpcd": "dhcpcd"}
+_TIMEOUT = 5.0
+
+
+def find(nic: Link) -> Found:
+    """What is known of the managers of `nic`; nothing found is an empty Found."""
+    link = settings(_read(f"/run/systemd/netif/links/{nic.index}"))
+    networkd = link.get("ADMIN_STATE") in {"configured", "configuring", "pending"} and _runs(
+        "systemd-networkd"
+    )
+    note = f"/run/NetworkManager/devices/{nic.index}"
+    device = _read(note)
+    nm = settings(device).get("managed") == "true" and _runs("NetworkManager")
+    clients = tuple(_clients(nic.name))
+    leased: Leased | None = None
+    if networkd:
+        leased = lease.of_networkd(_read(f"/run/systemd/netif/leases/{nic.index}"))
+    if nm and leased is None:
+        leased = lease.of_network_manager(device)
+    if clients and leased is None:
+        leased = _of(clients[0], nic)
+    waits = networkd and link["ADMIN_STATE"] != "configured" and _runs("systemd-networkd-wait-online")
+    return Found(
+        networkd=networkd,
+        nm=nm,
+        ifupdown=_read(f"/run/network/ifstate.{nic.name}").strip().startswith(nic.name),
+        clients=clients,
+        lease=leased,
+        resolved=Path("/run/systemd/resolve/io.systemd.Resolve").exists(),
+        dns=tuple(link.get("DNS", "").split()),
+        domains=tuple(link.get("DOMAINS", "").split()),
+        systemd=Path("/run/systemd/system").is_dir(),
+        nm_note=(note, device),
+        # It waits for a NIC to become configured, and would wait in vain for one that was taken away.
+        busy="systemd-networkd" if waits else "",
+    )
+
+
+def client_pids(name: str, dev: str) -> list[int]:
+    """The processes of the DHCP client `name` on `dev`, in our network namespace."""
+    return [pid for pid, words in _processes() if _is_client(name, words) and dev in words]
+
+
+def _clients(dev: str) -> Iterator[Client]:
+    for _, words in _processes():
+        name = next((name for name in _CLIENTS if _is_client(name, words)), "")
+        if name and dev in words and "-6" not in words:
+            # dhcpcd writes what it does over its command line.
+            command = words if name == "dhclient" else ("dhcpcd", dev)
+            yield Client(name, tuple(command))
+            return
+
+
+def _is_client(name: str, words: list[str]) -> bool:
+    return words[0].rstrip(":").rpartition("/")[2] == name and "-x" not in words
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """The processes in our network namespace with their words.
+
+    /proc/PID/ns/net of a process with more capabilities than ours cannot be read, but the files below
+    /proc/PID/net can, and each network namespace has its own.
+    """
+    ours = Path("/proc/self/net/dev").stat().st_ino
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            line = (directory / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+            if line and (directory / "net/dev").stat().st_ino == ours:
+                yield int(directory.name), line.replace("\0", " ").split()
+        except OSError:
+            continue  # it has ended
+
+
+def _runs(name: str) -> bool:
+    return any(words[0].rpartition("/")[2] == name for _, words in _processes())
+
+
+def _of(client: Client, nic: Link) -> Leased | None:
+    if client.name == "dhcpcd":
+        said = _output("dhcpcd", "-4", "-U", nic.name)
+        return lease.of_dhcpcd(said, nic.mac, _read("/var/lib/dhcpcd/duid"), _read("/etc/dhcpcd.conf"))
+    words = list(client.command)
+    file = words[words.index("-lf") + 1] if "-lf" in words[:-1] else "/var/lib/dhcp/dhclient.leases"
+    return lease.of_dhclient(_read(file), nic.mac, words, _read("/etc/dhcp/dhclient.conf"))
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace")

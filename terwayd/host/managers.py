@@ -1,0 +1,122 @@
+"""Who manages the NIC, and what has to be done so that it leaves NIC, bridge and pods alone.
+
+Pure: from facts (find_managers looks for them) to steps.  Files are written before anything else is
+done and take effect only when their manager is told, which is after the addresses have moved: a
+manager that lets go of a NIC takes from it what it gave.  On the way back it is told last, when the
+NIC has everything again.  All files lie below /run: after a reboot nothing of them is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from terwayd.host import steps as s
+from terwayd.host.lease import Leased
+
+_PODS = "tw*"  # the host's ends of the pods' interfaces
+
+NETWORKD_FILE = "/run/systemd/network/00-terwayd.network"
+NM_FILE = "/run/NetworkManager/conf.d/90-terwayd.conf"
+IFUPDOWN_FILE = "/run/systemd/system/networking.service.d/terwayd.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A DHCP client process on the NIC: "dhclient" or "dhcpcd", with its command line."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of managers; `networkd` and `nm` are whether they have configured the NIC.
+
+    `nm_note` is the file in which NetworkManager keeps what it has configured, with its text; `busy` says who has not finished with the NIC yet, "" when nobody.
+    """
+
+    networkd: bool = False
+    nm: bool = False
+    ifupdown: bool = False
+    clients: tuple[Client, ...] = ()
+    lease: Leased | None = None
+    resolved: bool = False
+    dns: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    systemd: bool = False
+    nm_note: tuple[str, str] = ("", "")
+    busy: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The managers, as an administrator knows them."""
+        known = {"systemd-networkd": self.networkd, "NetworkManager": self.nm, "ifupdown": self.ifupdown}
+        return (*[name for name, there in known.items() if there], *[c.name for c in self.clients])
+
+    @property
+    def kernel_gets_no_ra(self) -> bool:
+        """Whether the manager itself listens to IPv6 routers, instead of the kernel."""
+        return self.networkd or self.nm
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The steps that hold the managers: `early` before all others, `late` when the addresses have moved."""
+
+    early: tuple[s.Step, ...] = ()
+    late: tuple[s.Step, ...] = ()
+    lease: Leased | None = None
+    userspace_ra: bool = False
+
+
+def hold(found: Found, nic: str, bridge: str) -> Held:
+    """What keeps the managers that were found away from `nic`, `bridge` and the pods' interfaces."""
+    early: list[s.Step] = []
+    late: list[s.Step] = []
+    if found.networkd:
+        early.append(s.WriteFile(NETWORKD_FILE, _networkd(nic, bridge)))
+        reload = ("networkctl", "reload")
+        late.append(s.Run(reload, back=reload))
+    if found.nm:
+        # A reload would take the NIC down as NetworkManager lets go of it.  One that is started anew finds
+        # that it is not to touch it, and later, by its own note of the NIC, that it had configured it.
+        early.append(s.WriteFile(NM_FILE, _network_manager(nic, bridge)))
+        stop, start = ("systemctl", "stop", "NetworkManager"), ("systemctl", "start", "NetworkManager")
+        late += [
+            s.Run(stop, back=stop),
+            s.RemoveFile(found.nm_note[0], found.nm_note[1]),
+            s.Run(start, back=start),
+        ]
+    late += [s.StopClient(client.name, nic, back=_start(client, nic, found)) for client in found.clients]
+    if found.ifupdown and found.systemd:
+        early.append(s.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
+        reload = ("systemctl", "daemon-reload")
+        late.append(s.Run(reload, back=reload))
+    if found.resolved and found.dns:
+        late.append(s.Run(("resolvectl", "dns", bridge, *found.dns)))
+        if found.domains:
+            late.append(s.Run(("resolvectl", "domain", bridge, *found.domains)))
+    return Held(tuple(early), tuple(late), found.lease, found.kernel_gets_no_ra)
+
+
+def _networkd(nic: str, bridge: str) -> str:
+    return f"[Match]\nName={nic} {bridge} {_PODS}\n\n[Link]\nUnmanaged=yes\n"
+
+
+def _network_manager(nic: str, bridge: str) -> str:
+    """resolv.conf stays as it is too: NetworkManager would take the NIC's name servers out of it."""
+    names = ";".join(f"interface-name:{name}" for name in (nic, bridge, _PODS))
+    return f"[main]\ndns=none\n\n[keyfile]\nunmanaged-devices+={names}\n"
+
+
+def _ifupdown(nic: str) -> str:
+    """`systemctl restart networking` does ifdown -a and ifup -a, which read this variable."""
+    return f"[Service]\nEnvironment=EXCLUDE_INTERFACES={nic}\n"
+
+
+def _start(client: Client, nic: str, found: Found) -> tuple[str, ...]:
+    """The client as it was started; under systemd not as a child of ours, to outlive us."""
+    if not found.systemd:
+        return client.command
+    unit = f"--unit=terwayd-{client.name}-{nic}"
+    return ("systemd-run", "--quiet", "--collect", unit, "--property=Type=forking", *client.command)

@@ -1,0 +1,70 @@
+"""The package, built from this checkout and installed once; then each test has a machine of its own with it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.booted import roots
+from tests.booted.booted import Booted
+from tests.lab import Lan
+from tests.lab.machine import CHECKOUT
+
+SOURCES = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "terwayd", "cli", "etc", "packaging")
+Install = Callable[[str], tuple[Path, Path]]
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The .deb of the checkout as it is, built now unless `make deb` has just done it."""
+    if os.geteuid() != 0:
+        pytest.fail("these tests boot machines: run them as root", pytrace=False)
+    for built in (CHECKOUT / "dist").glob("terwayd_*_all.deb"):
+        sources = (file for name in SOURCES for file in (CHECKOUT / name, *(CHECKOUT / name).rglob("*")))
+        times = (
+            file.stat().st_mtime for file in sources if file.suffix != ".pyc" and file.name != "__pycache__"
+        )
+        if max(times) < built.stat().st_mtime:
+            return built
+    done = subprocess.run([CHECKOUT / "packaging/build-deb"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return CHECKOUT / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Install]:
+    """Gives the root of a Debian in which `apt install ./terwayd_*.deb` has run, as directories for Booted."""
+    directory = tmp_path_factory.mktemp("installed")
+
+    @functools.cache
+    def install(suite: str) -> tuple[Path, Path]:
+        base, upper = roots.root(suite), directory / suite
+        with Booted("node", base) as machine:
+            machine.interfaces()
+            shutil.copyfile(package, machine.path("/root/terwayd.deb"))
+            machine.prepare("apt-get install -y --no-install-recommends /root/terwayd.deb")
+            machine.save(upper)
+        return upper, base
+
+    yield install
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def booted(installed: Install, lan: Lan, request: pytest.FixtureRequest) -> Iterator[Booted]:
+    """A machine that has booted with the package installed and nothing else done; static 192.168.77.51.
+
+    Debian 12, or the release that an indirect parameter names.
+    """
+    with Booted("node", *installed(getattr(request, "param", "bookworm"))) as machine:
+        machine.boot(lan)
+        failed = request.session.testsfailed
+        yield machine
+        if machine.pid and request.session.testsfailed > failed:
+            print(machine.journal("-u", "terwayd", "-u", "terwayd.socket"))

@@ -1,0 +1,294 @@
+"""The plan of a takeover: what is done, in which order, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from terwayd.errors import Refused
+from terwayd.host import steps as s
+from terwayd.host.plan import Plan, plan
+from terwayd.model import Address, Hop, Host, Neighbour, Route
+from tests.core.hosts import ETH0, ETH1, LO, MAC, address, connected, host, route
+
+GOLDEN = f"""
+ip link add mybr0 address {MAC} mtu 1500 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+sysctl -w net/ipv4/conf/mybr0/rp_filter=0
+sysctl -w net/ipv6/conf/mybr0/addr_gen_mode=1
+sysctl -w net/ipv6/conf/eth0/addr_gen_mode=1
+ip link set mybr0 up
+ip addr add 192.0.2.10/24 brd 192.0.2.255 dev mybr0 label mybr0:1 noprefixroute
+ip addr add 192.0.2.11/24 brd 192.0.2.255 dev mybr0 noprefixroute
+ip addr add fe80::10/64 dev mybr0 scope link noprefixroute nodad
+ip addr add 2001:db8::10/64 dev mybr0 noprefixroute nodad
+ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev mybr0 nud stale
+ip neigh replace fe80::1 lladdr 02:00:00:00:00:01 dev mybr0 nud permanent
+ip link set eth0 alias 'terwayd uplink of mybr0'
+ip link set eth0 master mybr0
+ip route prepend fe80::/64 dev mybr0 proto kernel metric 256
+ip route prepend 2001:db8::/64 dev mybr0 proto kernel metric 256
+ip route prepend 192.0.2.0/24 dev mybr0 proto kernel scope link src 192.0.2.10
+ip route prepend 10.9.0.0/16 via 192.0.2.2 dev mybr0 table 100 proto static
+ip -6 route prepend default via fe80::1 dev mybr0 proto boot metric 1024
+ip route prepend default via 192.0.2.1 dev mybr0 proto boot
+ip route del default via 192.0.2.1 dev eth0 proto boot
+ip -6 route del default via fe80::1 dev eth0 proto boot metric 1024
+ip route del 10.9.0.0/16 via 192.0.2.2 dev eth0 table 100 proto static
+ip route del 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.10
+ip route del 2001:db8::/64 dev eth0 proto kernel metric 256
+ip route del fe80::/64 dev eth0 proto kernel metric 256
+ip addr del 2001:db8::10/64 dev eth0
+ip addr del fe80::10/64 dev eth0
+ip addr del 192.0.2.11/24 dev eth0
+ip addr del 192.0.2.10/24 dev eth0
+sysctl -w net/ipv6/conf/eth0/disable_ipv6=1
+"""
+
+
+def usual() -> Host:
+    """What GOLDEN is the plan for."""
+    there = host()
+    labelled = replace(there.addresses[1], label="eth0:1")
+    second = address("192.0.2.11/24", flags=0x81)
+    table = route("10.9.0.0/16", "192.0.2.2", table=100, proto=4)
+    return replace(
+        there,
+        addresses=(there.addresses[0], labelled, second, *there.addresses[2:]),
+        routes=(*there.routes, table),
+    )
+
+
+def planned(there: Host) -> Plan:
+    return plan(there, ETH0, "mybr0")
+
+
+def commands(made: Plan) -> list[str]:
+    return [str(step) for step in made.steps]
+
+
+def places(made: Plan, kind: type | tuple[type, ...], dev: str = "") -> list[int]:
+    """Where the steps of a kind stand, of those that are about `dev`."""
+
+    def about(step: s.Step) -> bool:
+        thing = getattr(step, "address", None) or getattr(step, "route", None) or step
+        names = {getattr(thing, "dev", ""), *(hop.dev for hop in getattr(thing, "hops", ()))}
+        return not dev or dev in names
+
+    return [at for at, step in enumerate(made.steps) if isinstance(step, kind) and about(step)]
+
+
+def ordered(*groups: list[int]) -> bool:
+    """Whether all of each group comes before all of the next."""
+    filled = [group for group in groups if group]
+    return all(max(one) < min(other) for one, other in itertools.pairwise(filled))
+
+
+def test_the_golden_plan() -> None:
+    made = planned(usual())
+    assert commands(made) == GOLDEN.strip().splitlines()
+    assert (made.uplink, made.bridge, made.warnings) == ("eth0", "mybr0", ())
+
+
+def assert_in_order(made: Plan) -> None:
+    """What keeps the host reachable."""
+    bridge, nic = made.bridge, made.uplink
+    assert isinstance(made.steps[0], s.AddBridge)
+    enslaved = places(made, s.Enslave)
+    assert len(enslaved) == 1
+    before = places(made, (s.AddAddress, s.AddNeighbour), bridge)
+    assert ordered(places(made, s.AddBridge), places(made, s.SetUp), before)
+    added, deleted = places(made, s.AddRoute, bridge), places(made, s.DelRoute, nic)
+    assert ordered(before, enslaved, added, deleted, places(made, s.DelAddress, nic))
+    assert not places(made, (s.AddAddress, s.AddNeighbour, s.AddRoute), nic), "nothing new is put on the NIC"
+    assert not places(made, (s.DelAddress, s.DelRoute), bridge), "nothing of the bridge is taken away"
+
+
+def assert_palindrome(made: Plan) -> None:
+    """The way back gives the NIC everything before it leaves the bridge, and the bridge goes last."""
+    back = Plan(made.uplink, made.bridge, s.undo(made.steps))
+    nic = places(back, (s.AddAddress, s.AddRoute), made.uplink)
+    gone = places(back, (s.DelRoute, s.DelAddress), made.bridge)
+    released = places(back, s.Release)
+    assert ordered(nic, places(back, s.DelRoute, made.bridge), released)
+    assert ordered(released, places(back, s.DelAddress, made.bridge))
+    assert isinstance(back.steps[-1], s.DelLink)
+    assert len(gone) == len(nic)
+    order = [step.inverse() for step in reversed(back.steps)]
+    assert [step for step in order if step in made.steps] == [
+        step for step in made.steps if step.inverse() is not None and not isinstance(step, s.AddBridge)
+    ]
+
+
+def test_the_usual_plan_is_in_order() -> None:
+    assert_in_order(planned(usual()))
+    assert_palindrome(planned(usual()))
+
+
+NETS = [f"10.{number}.0.0/16" for number in range(9)] + ["2001:db8:1::/48", "::/0", "0.0.0.0/0"]
+ADDRESSES = st.sampled_from([f"192.0.2.{n}/24" for n in range(2, 9)] + ["2001:db8::2/64", "fe80::2/64"])
+VIAS = st.sampled_from(["", "192.0.2.1", "fe80::1"])
+MADE = st.builds(
+    lambda addresses, nets, vias, neighbours: host(
+        addresses=tuple(address(text) for text in addresses),
+        routes=tuple(
+            route(net, via if (":" in via) == (":" in net) else "", table=254 if n % 2 else 100)
+            for n, (net, via) in enumerate(zip(nets, vias, strict=True))
+        ),
+        neighbours=tuple(Neighbour("eth0", ip_address(ip), MAC) for ip in neighbours),
+    ),
+    st.lists(ADDRESSES, unique=True, max_size=5),
+    st.lists(st.sampled_from(NETS), min_size=6, max_size=6),
+    st.lists(VIAS, min_size=6, max_size=6),
+    st.lists(st.sampled_from(["192.0.2.1", "fe80::1"]), unique=True),
+)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])  # type: ignore[misc]
+@given(MADE)  # type: ignore[misc]
+def test_any_plan_is_in_order_and_moves_all(there: Host) -> None:
+    made = planned(there)
+    assert_in_order(made)
+    assert_palindrome(made)
+    assert set(deleted_addresses(made)) == set(there.addresses)
+    gone = deleted_routes(made)
+    come = added_routes(made)
+    assert sorted(map(str, gone)) == sorted(map(str, there.routes))
+    assert come == [replace(old, dev="mybr0") for old in reversed(gone)]
+    direct = [old.gateway is None for old in come]
+    assert direct == sorted(direct, reverse=True), "a gateway is found by the routes without one"
+
+
+def added_addresses(made: Plan) -> list[Address]:
+    return [step.address for step in made.steps if isinstance(step, s.AddAddress)]
+
+
+def deleted_addresses(made: Plan) -> list[Address]:
+    return [step.address for step in made.steps if isinstance(step, s.DelAddress)]
+
+
+def added_routes(made: Plan) -> list[Route]:
+    return [step.route for step in made.steps if isinstance(step, s.AddRoute)]
+
+
+def deleted_routes(made: Plan) -> list[Route]:
+    return [step.route for step in made.steps if isinstance(step, s.DelRoute)]
+
+
+def test_what_is_not_the_nics_stays() -> None:
+    there = host(links=(LO, ETH0, ETH1))
+    more = replace(
+        there,
+        addresses=(*there.addresses, address("198.51.100.1/24", "eth1")),
+        routes=(*there.routes, connected("198.51.100.0/24", "198.51.100.1", "eth1")),
+        neighbours=(*there.neighbours, Neighbour("eth1", ip_address("198.51.100.2"), MAC)),
+    )
+    assert planned(more) == planned(there)
+
+
+def test_the_local_table_is_the_kernels() -> None:
+    moved = added_routes(planned(host()))
+    assert moved
+    assert {old.table for old in moved} == {254}
+
+
+def test_a_multipath_route_moves_with_its_other_leg() -> None:
+    hops = (Hop("eth0", ip_address("192.0.2.1"), 2), Hop("eth1", ip_address("198.51.100.1"), 1))
+    both = route("0.0.0.0/0", dev="", hops=hops, scope=0)
+    made = planned(host(links=(LO, ETH0, ETH1), routes=(both,)))
+    assert deleted_routes(made) == [both]
+    assert added_routes(made) == [replace(both, hops=(replace(hops[0], dev="mybr0"), hops[1]))]
+
+
+def test_an_address_keeps_what_it_says() -> None:
+    peer = address("192.0.2.10/32", peer=ip_address("198.51.100.7"), broadcast=None, scope=200)
+    slaac = address("2001:db8::5/64", flags=0x100, valid=600, preferred=300)
+    metric = address("192.0.2.12/24", metric=50)
+    made = planned(host(addresses=(peer, slaac, metric), routes=()))
+    assert added_addresses(made) == [
+        replace(peer, dev="mybr0", label="mybr0", flags=peer.flags | 0x200),
+        replace(metric, dev="mybr0", label="mybr0", flags=metric.flags | 0x200, metric=0),
+        replace(slaac, dev="mybr0", flags=0x300),
+    ]
+    assert deleted_addresses(made) == [slaac, metric, peer]
+
+
+def test_the_order_of_what_is_equal_stays() -> None:
+    """The kernel prefers the first of equal routes, and of IPv6 addresses; it puts what is new before them."""
+    first, second = address("2001:db8::11/64"), address("2001:db8::10/64")  # as `ip addr` shows them
+    best, other = route("default", "192.0.2.1"), route("default", "192.0.2.2")
+    made = planned(host(addresses=(first, second), routes=(best, other)))
+    assert [new.interface for new in added_addresses(made)] == [second.interface, first.interface]
+    assert [new.gateway for new in added_routes(made)] == [other.gateway, best.gateway]
+    back = Plan("eth0", "mybr0", s.undo(made.steps))
+    assert added_addresses(back) == [second, first]
+    assert added_routes(back) == [other, best]
+
+
+def test_a_label_that_does_not_fit_is_left_out() -> None:
+    long = address("192.0.2.10/24", label="eth0:web-server")
+    foreign = address("192.0.2.11/24", label="web")
+    made = planned(host(addresses=(long, foreign), routes=()))
+    assert [new.label for new in added_addresses(made)] == ["", ""]
+    assert [old.label for old in deleted_addresses(made)] == ["web", "eth0:web-server"]
+
+
+def test_a_temporary_address_is_told_and_left() -> None:
+    temporary = address("2001:db8::77/64", flags=0x01, valid=600, preferred=300)
+    second = address("192.0.2.11/24", flags=0x81)  # the same bit means secondary for IPv4
+    made = planned(host(addresses=(temporary, second), routes=()))
+    assert [new.interface for new in added_addresses(made)] == [second.interface]
+    assert len(made.warnings) == 1
+    assert made.warnings[0].startswith("2001:db8::77/64 is a temporary address")
+
+
+def test_without_ipv6_nothing_of_ipv6_is_touched() -> None:
+    for value in ("1", None):
+        sysctls = {key: text for key, text in host().sysctls.items() if "ipv6" not in key}
+        if value is not None:
+            sysctls |= {"net/ipv6/conf/eth0/disable_ipv6": value, "net/ipv6/conf/default/disable_ipv6": value}
+        made = planned(host(addresses=(address("192.0.2.10/24"),), routes=(), sysctls=sysctls))
+        assert not [line for line in commands(made) if "ipv6" in line or "-6" in line]
+
+
+def test_ipv6_off_on_the_nic_alone_is_off_on_the_bridge() -> None:
+    sysctls = {**host().sysctls, "net/ipv6/conf/eth0/disable_ipv6": "1"}
+    lines = commands(planned(host(addresses=(), routes=(), sysctls=sysctls)))
+    assert "sysctl -w net/ipv6/conf/mybr0/disable_ipv6=1" in lines
+    assert not [line for line in lines if "conf/eth0" in line]
+
+
+def test_settings_of_the_nic_hold_on_the_bridge_before_it_is_up() -> None:
+    made = planned(host(sysctls={**host().sysctls, "net/ipv6/conf/eth0/accept_ra": "2"}))
+    set_ = [
+        at for at, line in enumerate(commands(made)) if line.startswith("sysctl -w net/") and "mybr0" in line
+    ]
+    assert "sysctl -w net/ipv6/conf/mybr0/accept_ra=2" in commands(made)
+    assert ordered(set_, places(made, s.SetUp))
+
+
+def test_the_mtu_is_the_nics() -> None:
+    made = plan(host(links=(LO, ETH0, ETH1)), ETH1, "br-lan")
+    assert made.steps[0] == s.AddBridge("br-lan", ETH1.mac, 9000)
+
+
+def test_a_host_without_a_gateway_or_an_address() -> None:
+    for there in (host(routes=()), host(addresses=(), routes=(), neighbours=())):
+        assert_in_order(planned(there))
+        assert_palindrome(planned(there))
+
+
+def test_a_bridge_of_someone_else_is_refused() -> None:
+    with pytest.raises(Refused, match=r"host\.bridge: there is an interface mybr0 already") as caught:
+        planned(host(links=(LO, ETH0, replace(ETH1, name="mybr0", kind="bridge"))))
+    assert "ip link del mybr0" in caught.value.hint
+
+
+def test_a_nexthop_object_is_refused() -> None:
+    with pytest.raises(Refused, match=r"the route 10\.0\.0\.0/8 uses nexthop object") as caught:
+        planned(host(routes=(route("10.0.0.0/8", nexthop=1),)))
+    assert "host.uplink" in caught.value.hint
