@@ -14,7 +14,7 @@ def main() -> None:
     systemd.set_up_logging(debug=given.debug)
     try:
         if given.dead_man is not None:
-            offline.rescue(given.dead_man)
+            offline.rescue(float(given.dead_man[0]), given.dead_man[1])
         else:
             asyncio.run(daemon.run(given))
     except TerwayError as error:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, fixed since Linux 3.8
+
 
 def boottime() -> float:
     """Seconds since boot, suspended time included; nobody can set it."""
@@ -25,5 +27,16 @@ class Epoch:
 
 
 def epoch() -> Epoch:
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return Epoch(boot_id, time.time() - boottime())
+    return Epoch(_boot_id(), time.time() - boottime())
+
+
+def _boot_id() -> str:
+    """The kernel's ID of this boot; in a container, which boots without the kernel, its PID 1's birth.
+
+    What a container sees as the kernel's ID depends on who made its /proc/sys, and a service's sandbox may
+    see another one than a shell.
+    """
+    if Path("/proc/self/ns/pid").stat().st_ino == _FIRST_PID_NAMESPACE:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    started = Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime
+    return f"container-{started}"

@@ -42,7 +42,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="take this machine's own NIC over although systemd did not start us",
     )
-    parser.add_argument(dead_man.OPTION, metavar="SECONDS", type=float, help=argparse.SUPPRESS)
+    parser.add_argument(dead_man.OPTION, nargs=2, metavar=("SECONDS", "NAME"), help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"terwayd {__version__}")
     return parser.parse_args(arguments)
 

@@ -27,6 +27,7 @@ from terwayd.kernel.worker import Worker
 log = logging.getLogger(__name__)
 
 HOST = ("host",)  # the engine's key; a pod's has three parts
+_LINGER = 2  # seconds that the kernel keeps the address longer than the lease
 _NOWHERE = IPv4Address("255.255.255.255")  # the server while it is not known; the first ACK tells
 
 
@@ -88,7 +89,8 @@ class HostLease:
         """Have `address` on the bridge until `lease` ends, or for good."""
         left = lease.expires_at - boottime() if lease is not None else math.inf
         router = lease.routers[0] if lease is not None and lease.routers else None
-        seconds = max(1, math.ceil(left)) if math.isfinite(left) else None
+        # A moment more than the lease: while this process runs, it is this process that ends it.
+        seconds = max(0, int(left)) + _LINGER if math.isfinite(left) else None
         try:
             moved = await self._worker.call(self._takeover.set_leased, address, seconds, router)
         except TerwayError as error:

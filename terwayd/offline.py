@@ -47,9 +47,9 @@ def teardown_offline(*, force: bool) -> dict[str, Any]:
         return standing_dict(Takeover(store, Config()).teardown(netlink))
 
 
-def rescue(delay: float) -> None:
-    """The dead man: after `delay` seconds, undo a takeover that nobody finished or confirmed."""
+def rescue(delay: float, watcher: str) -> None:
+    """The dead man `watcher`: after `delay` seconds, undo a takeover that nobody finished or confirmed."""
     time.sleep(delay)
     with Netlink() as netlink:
-        if Takeover(Store(), Config()).rescue(netlink):
+        if Takeover(Store(), Config()).rescue(netlink, watcher):
             log.warning("the dead man undid a takeover that nobody finished or confirmed")

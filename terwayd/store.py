@@ -29,7 +29,8 @@ _TABLES = (
         boot_id TEXT NOT NULL,
         state TEXT NOT NULL,
         plan TEXT NOT NULL,
-        deadline REAL
+        deadline REAL,
+        dead_man TEXT NOT NULL
     ) STRICT""",
     """CREATE TABLE attachments (
         network TEXT NOT NULL,
@@ -48,13 +49,15 @@ _TABLES = (
 class TakeoverRecord:
     """What was planned for the host; `state` is "applying", "pending", "up" or "undoing".
 
-    A pending takeover waits for confirmation until `deadline`, in seconds of boot time.
+    A pending takeover waits for confirmation until `deadline`, in seconds of boot time.  `dead_man`
+    is the name of the one that watches over it.
     """
 
     boot_id: str
     state: str
     plan: dict[str, Any]
     deadline: float | None = None
+    dead_man: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +143,16 @@ class Store:
             self._db.close()
 
     def takeover(self) -> TakeoverRecord | None:
-        rows = self._execute("SELECT boot_id, state, plan, deadline FROM takeover")
+        rows = self._execute("SELECT boot_id, state, plan, deadline, dead_man FROM takeover")
         if not rows:
             return None
-        boot_id, state, plan, deadline = rows[0]
-        return TakeoverRecord(boot_id, state, json.loads(plan), deadline)
+        boot_id, state, plan, deadline, dead_man = rows[0]
+        return TakeoverRecord(boot_id, state, json.loads(plan), deadline, dead_man)
 
     def write_takeover(self, record: TakeoverRecord) -> None:
         """On the disk when this returns."""
-        values = (record.boot_id, record.state, json.dumps(record.plan), record.deadline)
-        self._execute("INSERT OR REPLACE INTO takeover VALUES (1, ?, ?, ?, ?)", values, durable=True)
+        values = (record.boot_id, record.state, json.dumps(record.plan), record.deadline, record.dead_man)
+        self._execute("INSERT OR REPLACE INTO takeover VALUES (1, ?, ?, ?, ?, ?)", values, durable=True)
 
     def clear_takeover(self) -> None:
         self._execute("DELETE FROM takeover", durable=True)

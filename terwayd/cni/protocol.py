@@ -159,6 +159,29 @@ def asked_mac(call: Call) -> str:
     return text.lower()
 
 
+def valid_attachments(call: Call) -> set[tuple[str, str]] | None:
+    """Container ID and interface name of what a GC calls valid; None when it says nothing of that.
+
+    The key had another name once, and null is how CRI-O says "none".  CniError for anything else: what
+    is not understood must not cost a pod its interface.
+    """
+    key = next((k for k in ("cni.dev/valid-attachments", "cni.dev/attachments") if k in call.config), "")
+    given = call.config.get(key)
+    if given is None:
+        return set() if key else None
+    pairs = [_pair(item) for item in given] if isinstance(given, list) else [None]
+    if None in pairs:
+        raise CniError(7, f'{key} is no list of {{"containerID", "ifname"}}: {json.dumps(given)[:200]}')
+    return {pair for pair in pairs if pair is not None}
+
+
+def _pair(item: Any) -> tuple[str, str] | None:
+    match item:
+        case {"containerID": str(container_id), "ifname": str(ifname)}:
+            return container_id, ifname
+    return None
+
+
 def order(version: str) -> int:
     return VERSIONS.index(version)
 

@@ -97,11 +97,10 @@ def _check(node: Node, call: Call) -> None:
 
 async def _collect(node: Node, call: Call) -> None:
     """Take out every attachment of the network that the runtime does not name as valid."""
-    given = call.config.get("cni.dev/valid-attachments", call.config.get("cni.dev/attachments", ...))
-    if given is ...:
+    valid = protocol.valid_attachments(call)
+    if valid is None:
         return  # not an empty list: nothing was said
     pods = _pods(node)
-    valid = {(item.get("containerID"), item.get("ifname")) for item in given or ()}
     stale = [known.key for known in pods if known.network == call.network and known.key[1:] not in valid]
     failures = []
     for key in stale:

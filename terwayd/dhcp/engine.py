@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 # The loop's clock stands still while the machine sleeps, the leases' clock does not.
 MAX_SLEEP_S: Final = 30.0
 
+ANNOUNCE_NUM: Final = 2  # RFC 5227 section 1.1
+ANNOUNCE_INTERVAL_S: Final = 2.0
+
 _HINT_SILENT: Final = (
     "see whether frames of other MAC addresses may pass (port security; ESXi: promiscuous mode and forged "
     "transmits), and watch them: tcpdump -nei any 'port 67 or port 68'"
@@ -173,6 +176,28 @@ class Engine:
                 DhcpError(f"the DHCP client of {_mac(entry.client.identity)} was stopped")
             )
 
+    def announce(self, key: Hashable) -> None:
+        """Tell the LAN by ARP who has the address of `key` now, twice (RFC 5227 section 2.3).
+
+        The kernel's own announcement, sent as the pod's interface comes up, is lost: the bridge does not
+        forward for a port whose carrier it has not noticed yet.
+        """
+        self._announce(key, self.lease(key), ANNOUNCE_NUM)
+
+    def _announce(self, key: Hashable, lease: Lease | None, times: int) -> None:
+        entry = self._entries.get(key)
+        if entry is None or lease is None or entry.client.claimed != lease.address.ip:
+            return
+        self._put_everywhere(frame.arp_announcement(entry.client.identity.mac, lease.address.ip))
+        if times > 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(ANNOUNCE_INTERVAL_S, self._announce, key, lease, times - 1)
+
+    def _put_everywhere(self, data: bytes) -> None:
+        self._put(data)
+        if self._transport.has_local:
+            self._transport.send_local(data, to_pod=False)
+
     def state(self, key: Hashable) -> State | None:
         """The state of the client under `key`, None when there is none."""
         entry = self._entries.get(key)
@@ -254,9 +279,7 @@ class Engine:
                 self._claims[client.claimed] = entry
         self._send(client.outbox())
         for data in client.frames():
-            self._put(data)
-            if self._transport.has_local:
-                self._transport.send_local(data, to_pod=False)
+            self._put_everywhere(data)
         at = client.deadline()
         if at != entry.wake_at:
             entry.wake_at = at

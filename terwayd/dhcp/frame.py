@@ -45,7 +45,7 @@ FILTER: Final[tuple[tuple[int, int, int, int], ...]] = (
 # The same, and all of ARP.
 FILTER_ARP: Final[tuple[tuple[int, int, int, int], ...]] = (
     (0x28, 0, 0, 12),  # ldh [12]
-    (0x15, len(FILTER) - 2, 0, ETH_P_ARP),  # jeq ARP then everything
+    (0x15, len(FILTER) - 3, 0, ETH_P_ARP),  # jeq ARP then everything
     *FILTER[1:],
 )
 

@@ -14,7 +14,7 @@ from terwayd.host import steps as s
 from terwayd.host.find_managers import client_pids
 from terwayd.kernel.netlink import Netlink, write_sysctl
 
-_TIMEOUT = 10.0  # seconds that a manager's command may take
+TIMEOUT = 10.0  # seconds that a manager's command may take
 
 
 def apply(netlink: Netlink, steps: Iterable[s.Step]) -> None:
@@ -111,11 +111,11 @@ def _run(command: tuple[str, ...]) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT,
+            timeout=TIMEOUT,
             start_new_session=True,
         )
     except subprocess.TimeoutExpired:
-        raise HostError(f"{shown} did not end within {_TIMEOUT:g} s", hint=shown) from None
+        raise HostError(f"{shown} did not end within {TIMEOUT:g} s", hint=shown) from None
     except OSError as error:
         raise HostError(f"{shown}: {error.strerror}", hint=shown) from None
     if done.returncode != 0:
@@ -127,17 +127,10 @@ def _kill(name: str, dev: str) -> None:
     """SIGKILL: on any other signal the client would take the address away, or release it."""
     for pid in client_pids(name, dev):
         try:
-            descriptor = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-        try:
-            if pid in client_pids(name, dev):  # still the process that was found
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         except OSError as error:
             raise KernelError(
                 f"{name} on {dev} cannot be ended: {error.strerror}", error.errno or 0
             ) from None
-        finally:
-            os.close(descriptor)

@@ -19,22 +19,23 @@ from terwayd.errors import HostError
 log = logging.getLogger(__name__)
 
 OPTION = "--dead-man"
+_SYSTEMD = Path("/run/systemd/system")
 _TIMEOUT = 10.0  # seconds for systemd to take the timer
 
 
-def arm(delay: float) -> str:
-    """Have somebody look after `delay` seconds; what disarm() takes.
+def name() -> str:
+    """A name for another dead man: he watches over one takeover, and no other."""
+    return f"terwayd-dead-man-{time.monotonic_ns()}"
 
-    HostError when that cannot be had: then nothing may start.
-    """
-    name = ""
+
+def arm(name: str, delay: float) -> None:
+    """Have `name` look after `delay` seconds.  HostError when that cannot be had: then nothing may start."""
     look = [sys.executable, "-m", "terwayd", OPTION]
-    if Path("/run/systemd/system").exists():
-        name = f"terwayd-dead-man-{time.monotonic_ns()}"
+    if _SYSTEMD.exists():
         timer = ["systemd-run", "--quiet", f"--unit={name}", "--collect", f"--on-active={delay:.1f}s"]
-        command = [*timer, "--timer-property=AccuracySec=100ms", *look, "0"]
+        command = [*timer, "--timer-property=AccuracySec=100ms", *look, "0", name]
     else:
-        command = ["setsid", "--fork", *look, f"{delay:.1f}"]
+        command = ["setsid", "--fork", *look, f"{delay:.1f}", name]
     try:
         subprocess.run(
             command, check=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -44,12 +45,11 @@ def arm(delay: float) -> str:
             f"the process that would undo a takeover gone wrong cannot be started: {error}",
             hint="systemctl status; journalctl -u terwayd",
         ) from None
-    return name
 
 
 def disarm(name: str) -> None:
     """All is well: nobody need look.  What cannot be stopped looks, and finds that all is well."""
-    if name:
+    if _SYSTEMD.exists():
         command = ["systemctl", "stop", "--no-block", f"{name}.timer"]
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(command, check=False, timeout=_TIMEOUT, capture_output=True)

@@ -18,24 +18,24 @@ _TIMEOUT = 5.0
 def find(nic: Link) -> Found:
     """What is known of the managers of `nic`; nothing found is an empty Found."""
     link = settings(_read(f"/run/systemd/netif/links/{nic.index}"))
-    networkd = link.get("ADMIN_STATE") in {"configured", "configuring", "pending"} and _runs(
-        "systemd-networkd"
-    )
+    networkd = _runs("systemd-networkd")
+    configures = networkd and link.get("ADMIN_STATE") in {"configured", "configuring", "pending"}
     note = f"/run/NetworkManager/devices/{nic.index}"
     device = _read(note)
     nm = settings(device).get("managed") == "true" and _runs("NetworkManager")
     clients = tuple(_clients(nic.name))
     leased: Leased | None = None
-    if networkd:
+    if configures:
         leased = lease.of_networkd(_read(f"/run/systemd/netif/leases/{nic.index}"))
     if nm and leased is None:
         leased = lease.of_network_manager(device)
     if clients and leased is None:
         leased = _of(clients[0], nic)
-    waits = networkd and link["ADMIN_STATE"] != "configured" and _runs("systemd-networkd-wait-online")
+    waits = configures and link["ADMIN_STATE"] != "configured" and _runs("systemd-networkd-wait-online")
     return Found(
         networkd=networkd,
         nm=nm,
+        userspace_ra=configures or nm,
         ifupdown=_read(f"/run/network/ifstate.{nic.name}").strip().startswith(nic.name),
         clients=clients,
         lease=leased,
@@ -50,8 +50,10 @@ def find(nic: Link) -> Found:
 
 
 def client_pids(name: str, dev: str) -> list[int]:
-    """The processes of the DHCP client `name` on `dev`, in our network namespace."""
-    return [pid for pid, words in _processes() if _is_client(name, words) and dev in words]
+    """The processes of the DHCP client `name` on `dev`, in our network namespace, its helpers included."""
+    found = {pid: words for pid, words in _processes() if _is_client(name, words)}
+    pids = [pid for pid, words in found.items() if dev in words]
+    return [*pids, *[pid for pid in found if pid not in pids and _parent(pid) in pids]]
 
 
 def _clients(dev: str) -> Iterator[Client]:
@@ -84,6 +86,11 @@ def _processes() -> Iterator[tuple[int, list[str]]]:
                 yield int(directory.name), line.replace("\0", " ").split()
         except OSError:
             continue  # it has ended
+
+
+def _parent(pid: int) -> int:
+    lines = _read(f"/proc/{pid}/status").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("PPid:")), 0)
 
 
 def _runs(name: str) -> bool:

@@ -1,9 +1,10 @@
 """Who manages the NIC, and what has to be done so that it leaves NIC, bridge and pods alone.
 
-Pure: from facts (find_managers looks for them) to steps.  Files are written before anything else is
-done and take effect only when their manager is told, which is after the addresses have moved: a
-manager that lets go of a NIC takes from it what it gave.  On the way back it is told last, when the
-NIC has everything again.  All files lie below /run: after a reboot nothing of them is left.
+Pure: from facts (find_managers looks for them) to steps.  A DHCP client is ended first, in a way that
+leaves everything as it is.  Files are written before anything else is done and take effect only when
+their manager is told, which is after the addresses have moved: a manager that lets go of a NIC takes
+from it what it gave.  On the way back it is told last, when the NIC has everything again.  All files
+lie below /run: after a reboot nothing of them is left.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found of managers; `networkd` and `nm` are whether they have configured the NIC.
+    """What was found of managers.
 
-    `nm_note` is the file in which NetworkManager keeps what it has configured, with its text; `busy` says who has not finished with the NIC yet, "" when nobody.
+    `networkd` is whether it runs: it may want the bridge even where the NIC is not its own.  `nm` and
+    `ifupdown` are whether they have configured the NIC, `userspace_ra` whether the manager listens to IPv6
+    routers itself.  `nm_note` is the file in which NetworkManager keeps what it has configured, with its
+    text; `busy` says who has not finished with the NIC yet, "" when nobody.
     """
 
     networkd: bool = False
     nm: bool = False
     ifupdown: bool = False
+    userspace_ra: bool = False
     clients: tuple[Client, ...] = ()
     lease: Leased | None = None
     resolved: bool = False
@@ -46,17 +51,6 @@ class Found:
     systemd: bool = False
     nm_note: tuple[str, str] = ("", "")
     busy: str = ""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The managers, as an administrator knows them."""
-        known = {"systemd-networkd": self.networkd, "NetworkManager": self.nm, "ifupdown": self.ifupdown}
-        return (*[name for name, there in known.items() if there], *[c.name for c in self.clients])
-
-    @property
-    def kernel_gets_no_ra(self) -> bool:
-        """Whether the manager itself listens to IPv6 routers, instead of the kernel."""
-        return self.networkd or self.nm
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +65,10 @@ class Held:
 
 def hold(found: Found, nic: str, bridge: str) -> Held:
     """What keeps the managers that were found away from `nic`, `bridge` and the pods' interfaces."""
-    early: list[s.Step] = []
+    # A client would put back the addresses that it sees go, or take the name servers out of resolv.conf.
+    early: list[s.Step] = [
+        s.StopClient(client.name, nic, back=_start(client, nic, found)) for client in found.clients
+    ]
     late: list[s.Step] = []
     if found.networkd:
         early.append(s.WriteFile(NETWORKD_FILE, _networkd(nic, bridge)))
@@ -87,7 +84,6 @@ def hold(found: Found, nic: str, bridge: str) -> Held:
             s.RemoveFile(found.nm_note[0], found.nm_note[1]),
             s.Run(start, back=start),
         ]
-    late += [s.StopClient(client.name, nic, back=_start(client, nic, found)) for client in found.clients]
     if found.ifupdown and found.systemd:
         early.append(s.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
         reload = ("systemctl", "daemon-reload")
@@ -96,7 +92,7 @@ def hold(found: Found, nic: str, bridge: str) -> Held:
         late.append(s.Run(("resolvectl", "dns", bridge, *found.dns)))
         if found.domains:
             late.append(s.Run(("resolvectl", "domain", bridge, *found.domains)))
-    return Held(tuple(early), tuple(late), found.lease, found.kernel_gets_no_ra)
+    return Held(tuple(early), tuple(late), found.lease, found.userspace_ra)
 
 
 def _networkd(nic: str, bridge: str) -> str:

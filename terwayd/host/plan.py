@@ -130,8 +130,10 @@ def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # no
 
 
 def movable_addresses(found: tuple[Address, ...]) -> tuple[list[Address], list[str]]:
+    """Those that can be moved, in the order in which they are added: the kernel lists the last of IPv6 first."""
     kept, warnings = [], []
-    for address in found:
+    four = [address for address in found if address.interface.version == 4]
+    for address in (*four, *[a for a in reversed(found) if a.interface.version == 6]):
         if address.interface.version == 6 and address.flags & IFA_F_TEMPORARY:
             warnings.append(
                 f"{address.interface} is a temporary address: the kernel makes a new one on the bridge"
@@ -151,6 +153,8 @@ def movable_routes(found: tuple[Route, ...]) -> list[Route]:
                 hint="write the route with its own `via`, or name another NIC: host.uplink in /etc/terway.toml",
             )
     gated = {id(r): bool(r.gateway or any(hop.gateway for hop in r.hops)) for r in kept}
+    # Of equal routes the first wins, and a route is put in front of those that are there: the last one first.
+    kept.reverse()
     return sorted(kept, key=lambda r: (gated[id(r)], -r.dst.prefixlen))
 
 

@@ -22,6 +22,12 @@ from terwayd.model import (
 
 _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
 _PROTOS = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
+_PREFS = {0: "medium", 1: "high", 3: "low"}
+_IFA_F_MANAGETEMPADDR = 0x100
+_FEATURE_ECN = 1
+# Of linux/rtnetlink.h: what RTAX_LOCK has a bit for.
+_LOCKABLE = {"RTAX_MTU": 2, "RTAX_WINDOW": 3, "RTAX_RTT": 4, "RTAX_RTTVAR": 5, "RTAX_SSTHRESH": 6}
+_LOCKABLE |= {"RTAX_CWND": 7, "RTAX_ADVMSS": 8, "RTAX_REORDERING": 9, "RTAX_RTO_MIN": 13}
 _TYPES = {1: "", 6: "blackhole ", 7: "unreachable ", 8: "prohibit "}
 
 
@@ -163,7 +169,7 @@ class DelAddress:
     address: Address
 
     def __str__(self) -> str:
-        return f"ip addr del {self.address.interface} dev {self.address.dev}"
+        return f"ip addr del {_interface(self.address)} dev {self.address.dev}"
 
     def inverse(self) -> Step:
         return AddAddress(self.address)
@@ -309,15 +315,19 @@ def undo(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     What is done from the first manager's command on is undone after all else, first first: a manager may
     know of the NIC again when that has what it had.
     """
-    told = next((n for n, step in enumerate(steps) if isinstance(step, Run | StopClient)), len(steps))
+    told = next((n for n, step in enumerate(steps) if isinstance(step, Run)), len(steps))
     back = [step.inverse() for step in (*reversed(steps[:told]), *steps[told:])]
     return tuple(step for step in back if step is not None)
 
 
+def _interface(address: Address) -> str:
+    if address.peer is None:
+        return str(address.interface)
+    return f"{address.interface.ip} peer {address.peer}/{address.interface.network.prefixlen}"
+
+
 def _address(address: Address) -> str:
-    words = [str(address.interface)]
-    if address.peer is not None:
-        words = [str(address.interface.ip), "peer", f"{address.peer}/{address.interface.network.prefixlen}"]
+    words = [_interface(address)]
     if address.broadcast is not None:
         words += ["brd", str(address.broadcast)]
     words += ["dev", address.dev]
@@ -327,13 +337,19 @@ def _address(address: Address) -> str:
         words += ["scope", _SCOPES.get(address.scope, str(address.scope))]
     if address.metric:
         words += ["metric", str(address.metric)]
-    if address.valid is not None:
-        words += ["valid_lft", str(address.valid), "preferred_lft", str(address.preferred)]
+    if address.valid is not None or address.preferred is not None:
+        words += ["valid_lft", _seconds(address.valid), "preferred_lft", _seconds(address.preferred)]
     if address.flags & IFA_F_NOPREFIXROUTE:
         words.append("noprefixroute")
+    if address.flags & _IFA_F_MANAGETEMPADDR:
+        words.append("mngtmpaddr")
     if address.flags & IFA_F_NODAD or address.interface.version == 6:
         words.append("nodad")
     return " ".join(words)
+
+
+def _seconds(time: int | None) -> str:
+    return "forever" if time is None else str(time)
 
 
 def _ip(route: Route) -> str:
@@ -344,10 +360,8 @@ def _ip(route: Route) -> str:
 def _route(route: Route) -> str:
     dst = "default" if route.dst.prefixlen == 0 else str(route.dst)
     words = [_TYPES.get(route.type, f"type{route.type} ") + dst]
+    words += ["tos", hex(route.tos)] if route.tos else []
     words += _leg(route.dst.version, route.gateway, route.dev)
-    for hop in route.hops:
-        words += ["nexthop", *_leg(route.dst.version, hop.gateway, hop.dev), "weight", str(hop.weight)]
-        words += ["onlink"] if hop.flags & RTNH_F_ONLINK else []
     if route.table != TABLE_MAIN:
         words += ["table", str(route.table)]
     words += ["proto", _PROTOS.get(route.proto, str(route.proto))]
@@ -357,11 +371,32 @@ def _route(route: Route) -> str:
         words += ["src", str(route.prefsrc)]
     if route.priority:
         words += ["metric", str(route.priority)]
-    for name, value in route.metrics:
-        words += [name.removeprefix("RTAX_").lower(), str(value)]
+    words += _metrics(dict(route.metrics))
     if route.flags & RTNH_F_ONLINK:
         words.append("onlink")
+    words += ["expires", str(route.expires)] if route.expires is not None else []
+    words += ["pref", _PREFS.get(route.pref, str(route.pref))] if route.pref else []
+    for hop in route.hops:
+        words += ["nexthop", *_leg(route.dst.version, hop.gateway, hop.dev), "weight", str(hop.weight)]
+        words += ["onlink"] if hop.flags & RTNH_F_ONLINK else []
     return " ".join(words)
+
+
+def _metrics(metrics: dict[str, int]) -> list[str]:
+    """As ip-route(8) takes them: what is locked is said with each, times have units, features names."""
+    locked = metrics.get("RTAX_LOCK", 0)
+    words: list[str] = []
+    for name, value in metrics.items():
+        if name == "RTAX_LOCK":
+            continue
+        words.append(name.removeprefix("RTAX_").lower())
+        if name in _LOCKABLE and locked >> _LOCKABLE[name] & 1:
+            words.append("lock")
+        if name == "RTAX_FEATURES" and value == _FEATURE_ECN:
+            words.append("ecn")
+        else:
+            words.append(f"{value}ms" if name == "RTAX_RTO_MIN" else str(value))
+    return words
 
 
 def _leg(version: int, gateway: object, dev: str) -> list[str]:

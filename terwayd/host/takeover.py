@@ -21,7 +21,7 @@ from terwayd.host import dead_man, find_managers, verify
 from terwayd.host.drift import Drift, drift
 from terwayd.host.managers import hold
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
-from terwayd.host.steps import AddAddress, AddRoute, Release, Step, undo
+from terwayd.host.steps import AddAddress, AddRoute, Release, Run, Step, StopClient, undo
 from terwayd.host.uplink import find_uplink
 from terwayd.kernel import local
 from terwayd.kernel.netlink import Netlink, read_sysctls
@@ -90,9 +90,12 @@ class Takeover:
         host, settings = netlink.observe(), self._config.host
         candidates = verify.targets(settings.verify, host, wanted.uplink)
         expected = verify.answering(candidates, host, wanted.uplink)
-        record = TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted))
+        record = TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted), dead_man=dead_man.name())
         self._store.write_takeover(record)
-        dead = dead_man.arm(_GRACE + settings.verify_timeout * len(expected) + (confirm_within or 0.0))
+        dead_man.arm(
+            record.dead_man,
+            _grace(wanted) + settings.verify_timeout * len(expected) + (confirm_within or 0.0),
+        )
         started = time.monotonic()
         try:
             do.apply(netlink, wanted.steps)
@@ -106,7 +109,7 @@ class Takeover:
             ) from error
         if confirm_within is None:
             self._store.write_takeover(replace(record, state="up"))
-            dead_man.disarm(dead)
+            dead_man.disarm(record.dead_man)
         else:
             deadline = boottime() + confirm_within
             self._store.write_takeover(replace(record, state="pending", deadline=deadline))
@@ -127,10 +130,15 @@ class Takeover:
         self._store.write_takeover(replace(record, state="up", deadline=None))
         return True
 
-    def rescue(self, netlink: Netlink) -> bool:
-        """What the dead man does: undo a takeover that nobody finished or confirmed; False: all is well."""
+    def rescue(self, netlink: Netlink, watcher: str) -> bool:
+        """What the dead man `watcher` does: undo a takeover that nobody finished or confirmed.
+
+        False: all is well, or it is another's to watch over.
+        """
         record = self._store.takeover()
         if record is None or record.boot_id != epoch().boot_id or record.state == "up":
+            return False
+        if record.dead_man != watcher:
             return False
         if record.state == "pending" and (record.deadline or 0.0) > boottime():
             return False
@@ -152,11 +160,12 @@ class Takeover:
             self._store.clear_takeover()
             return Standing("", self._config.host.bridge, netlink.observe(), changed=False)
         current = codec.decode(Plan, record.plan)
-        self._store.write_takeover(replace(record, state="undoing", deadline=None))
-        dead = dead_man.arm(_GRACE)
+        record = replace(record, state="undoing", deadline=None, dead_man=dead_man.name())
+        self._store.write_takeover(record)
+        dead_man.arm(record.dead_man, _grace(current))
         started = time.monotonic()
         steps = self._undo(netlink, current)
-        dead_man.disarm(dead)
+        dead_man.disarm(record.dead_man)
         milliseconds = (time.monotonic() - started) * 1000
         return Standing(current.uplink, current.bridge, netlink.observe(), True, len(steps), milliseconds)
 
@@ -265,3 +274,8 @@ class Takeover:
             raise HostError("after the last step " + "; ".join(found))
         verify.verify(expected, host, wanted.bridge, self._config.host.verify_timeout)
         return host
+
+
+def _grace(current: Plan) -> float:
+    """The seconds that doing or undoing all steps may take, with managers that take their time."""
+    return _GRACE + do.TIMEOUT * sum(isinstance(step, Run | StopClient) for step in current.steps)

@@ -48,6 +48,9 @@ _AF = {4: 2, 6: 10}
 _IFA_F_SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400  # nodad, home, mngtmpaddr, noprefixroute, autojoin
 _NUD_REACHABLE, _NUD_STALE, _NUD_PERMANENT = 0x02, 0x04, 0x80
 _NUD_USABLE = _NUD_REACHABLE | _NUD_STALE | 0x08 | 0x10 | _NUD_PERMANENT  # and delay, probe
+# pyroute2 0.7 stops at IFA_FLAGS; linux/if_addr.h goes on.
+_NEWER_IFA = (("IFA_RT_PRIORITY", "uint32"), ("IFA_TARGET_NETNSID", "uint32"), ("IFA_PROTO", "uint8"))
+ifaddrmsg.nla_map += _NEWER_IFA[max(0, len(ifaddrmsg.nla_map) - 9) :]
 _RTM_F_CLONED = 0x200
 _RTA_NH_ID = 30
 _USER_HZ = 100
@@ -337,10 +340,10 @@ def _ifaddrmsg(address: Address, index: int) -> Any:
         attrs.append(["IFA_LABEL", address.label])
     if address.metric:
         attrs.append(["IFA_RT_PRIORITY", address.metric])
-    if address.valid is not None:
+    if address.valid is not None or address.preferred is not None:
         times = {
-            "ifa_valid": address.valid,
-            "ifa_preferred": address.preferred or 0,
+            "ifa_valid": _FOREVER if address.valid is None else address.valid,
+            "ifa_preferred": _FOREVER if address.preferred is None else address.preferred,
             "cstamp": 0,
             "tstamp": 0,
         }

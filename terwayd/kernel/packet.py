@@ -34,7 +34,7 @@ _AUXDATA: Final = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
 _VLAN_ID: Final = 0x0FFF
 
 _MAX_FRAME: Final = 9216
-_BATCH: Final = 64  # frames a turn, so that a flood does not starve the rest of the daemon
+_BATCH: Final = 16  # frames a turn, so that a flood does not starve the rest of the daemon
 _BUFFER: Final = 1 << 20
 _LISTEN_S: Final = 10.0  # to a pod's port for an answer; the client asks again after that
 _KNOWN: Final = 256  # MAC addresses of servers that are remembered
@@ -207,7 +207,7 @@ class PacketTransport:
 
     def _from_lan(self, frame: memoryview, checksum_ready: bool) -> None:
         source = bytes(frame[6:12])
-        if frame[12:14] == b"\x08\x00" and source not in self._on_lan:
+        if bytes(frame[12:14]) == b"\x08\x00" and source not in self._on_lan:
             if len(self._on_lan) >= _KNOWN:
                 self._on_lan.clear()
             self._on_lan.add(source)

@@ -93,6 +93,7 @@ class Attachments:
             lease_of=engine.lease,
             inside_of=self._inside_of,
             written=self._write,
+            announce=engine.announce,
             on_change=on_change,
         )
 
@@ -236,6 +237,7 @@ class Attachments:
         except BaseException:
             await self._undo(wanted, leasing, plugged=plugged)
             raise
+        self._engine.announce(key)
         log.info("%s has %s from %s", wanted, lease.address, lease.server)
         self._on_change()
         return Attached(wanted, lease, inside.routes, mtu, self.lan.bridge.mac)

@@ -66,9 +66,11 @@ class Upkeep:
         lease_of: Callable[[Key], Lease | None],
         inside_of: Callable[[Attachment, Lease], Inside],
         written: Callable[[Attachment, Lease], None],
+        announce: Callable[[Key], None],
         on_change: Callable[[], None],
     ) -> None:
         self._policy = policy
+        self._announce = announce
         self._worker = worker
         self._lease_of = lease_of
         self._inside_of = inside_of
@@ -187,7 +189,10 @@ class Upkeep:
                 log.warning("%s has %s in place of %s", known, after.address, has.inside.address)
         if link_up and not has.link_up:
             await self._worker.call(lambda netlink: netlink.set_link(known.host_ifname, state="up"))
+        fresh = address_on and (wanted.address != has.inside.address or not has.address_on)
         has.inside, has.address_on, has.link_up = wanted, address_on, link_up
+        if fresh:
+            self._announce(known.key)
 
     async def _inside(self, known: Attachment, work: Callable[[], None]) -> None:
         """Run in the pod's namespace, found by the runtime's path: holding it open would keep it alive."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from terwayd.errors import CniError, KernelError
-from terwayd.kernel import arp
 from terwayd.kernel.netlink import Netlink, write_sysctl
 from terwayd.model import RTNH_F_ONLINK, SCOPE_LINK, Address, Route
 from terwayd.pods.identity import Attachment, host_mac
@@ -59,7 +58,7 @@ def plug(netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, m
 
 def prepare(ifname: str, *, ipv6: bool) -> None:
     """Inside the pod's namespace, before the interface is up."""
-    write_sysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")  # the LAN learns of a new MAC at once
+    write_sysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")  # for what the pod itself changes later
     if not ipv6:
         write_sysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "1")
 
@@ -88,8 +87,7 @@ def change(attachment: Attachment, before: Inside | None, after: Inside | None) 
             netlink.delete_address(_address(before))
         if after is None:
             return
-        fresh = before is None or before.address != after.address
-        if fresh:
+        if before is None or before.address != after.address:
             netlink.add_address(_address(after))
         if after.mtu and after.mtu != link.mtu:
             netlink.set_link(after.ifname, mtu=after.mtu)
@@ -98,8 +96,6 @@ def change(attachment: Attachment, before: Inside | None, after: Inside | None) 
                 netlink.delete_route(_route(after, route))
         for route in after.routes:  # with an address go the routes over it
             netlink.add_route(_route(after, route))
-    if fresh:
-        arp.announce(after.ifname, attachment.mac, after.address.ip)
 
 
 def _address(inside: Inside) -> Address:

@@ -17,7 +17,7 @@ from tests.lab import Lan
 from tests.lab.machine import CHECKOUT
 
 SOURCES = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "terwayd", "cli", "etc", "packaging")
-Install = Callable[[str], tuple[Path, Path]]
+Install = Callable[..., tuple[Path, Path]]  # the suite, and packages that are installed besides
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,8 @@ def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     directory = tmp_path_factory.mktemp("installed")
 
     @functools.cache
-    def install(suite: str) -> tuple[Path, Path]:
-        base, upper = roots.root(suite), directory / suite
+    def install(suite: str, extra: tuple[str, ...] = ()) -> tuple[Path, Path]:
+        base, upper = roots.root(suite, extra), directory / "-".join((suite, *extra))
         with Booted("node", base) as machine:
             machine.interfaces()
             shutil.copyfile(package, machine.path("/root/terwayd.deb"))

@@ -93,7 +93,7 @@ def test_an_installation_starts_nothing(booted: Booted) -> None:
 def test_units_and_files_are_as_systemd_and_dpkg_want_them(booted: Booted) -> None:
     verified = booted.run("systemd-analyze verify --man=no terwayd.service terwayd.socket", check=False)
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
-    booted.run("systemd-analyze security --threshold=26 terwayd.service")
+    booted.run("systemd-analyze security --threshold=27 terwayd.service")
     assert booted.run("dpkg --verify terwayd").stdout == ""
     assert booted.run("dpkg-query -W -f '${Conffiles}' terwayd").stdout.split()[0] == "/etc/terway.toml"
     for path in ("/usr/sbin/terwayd", "/usr/bin/terwayctl", "/usr/lib/cni/cni-terway"):

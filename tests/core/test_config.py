@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import fields
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -38,9 +38,19 @@ def test_nothing_said_is_the_default(text: str) -> None:
 
 def test_the_defaults() -> None:
     assert Config() == Config(
-        HostConfig(uplink="auto", bridge="mybr0", verify_timeout=10.0),
-        DhcpConfig(timeout=60.0, client_id="pod", hostname=True, vendor_class="terwayd"),
-        PodsConfig(mac="stable", service_cidrs=None, default_route=True, mtu=0, ipv6="slaac"),
+        HostConfig("auto", "mybr0", verify=("gateway",), verify_timeout=10.0, confirm_timeout=90.0),
+        DhcpConfig(
+            timeout=60.0,
+            client_id="pod",
+            hostname=True,
+            vendor_class="terwayd",
+            conflict_detection="off",
+            discover_rate=50,
+            servers=None,
+        ),
+        PodsConfig(
+            mac="stable", service_cidrs=None, default_route=True, mtu=0, ipv6="slaac", lost_lease="keep"
+        ),
         CniConfig(name="terway", bin_dirs=("/opt/cni/bin",), conf_dir="/etc/cni/net.d"),
         "/etc/terway.toml",
     )
@@ -59,27 +69,35 @@ def test_every_key() -> None:
     [host]
     uplink = "ens18"
     bridge = "br-lan"
+    verify = ["gateway", "tcp:192.0.2.5:6443", "tcp:[2001:db8::5]:443"]
     verify_timeout = "500ms"
+    confirm_timeout = "5m"
     [dhcp]
     timeout = "2m"
     client_id = "mac"
     hostname = false
     vendor_class = ""
+    conflict_detection = "fast"
+    discover_rate = 10
+    servers = ["192.0.2.1"]
     [pods]
     mac = "random"
     service_cidrs = ["10.96.0.0/12", "fd00::/108"]
     default_route = false
     mtu = 1400
     ipv6 = "off"
+    lost_lease = "down"
     [cni]
     name = "lan-1.x_y"
     bin_dirs = ["/usr/libexec/cni", "/opt/cni/bin"]
     conf_dir = "/etc/cni/other"
     """
     assert parse(text, "/tmp/t.toml") == Config(
-        HostConfig("ens18", "br-lan", 0.5),
-        DhcpConfig(120.0, "mac", hostname=False, vendor_class=""),
-        PodsConfig("random", (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")), False, 1400, "off"),
+        HostConfig("ens18", "br-lan", ("gateway", "tcp:192.0.2.5:6443", "tcp:[2001:db8::5]:443"), 0.5, 300.0),
+        DhcpConfig(120.0, "mac", False, "", "fast", 10, (IPv4Address("192.0.2.1"),)),
+        PodsConfig(
+            "random", (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")), False, 1400, "off", "down"
+        ),
         CniConfig("lan-1.x_y", ("/usr/libexec/cni", "/opt/cni/bin"), "/etc/cni/other"),
         "/tmp/t.toml",
     )
@@ -96,16 +114,32 @@ def test_times(said: str, seconds: float) -> None:
 WRONG = {
     "host.uplink": ["7", "true", '""', '"a/b"', '"a b"', '"a:b"', '"."', '".."', '"sixteen-letters0"', "[]"],
     "host.bridge": ["7", "false", '""', '"ääääääää"', '"a\\u0000b"', '"tab\\t"', '"br%d"', '{ name = "x" }'],
+    "host.verify": [
+        *(
+            '"gateway"',
+            '["router"]',
+            "[7]",
+            '["tcp:lan.example:80"]',
+            '["tcp:192.0.2.5"]',
+            '["tcp:192.0.2.5:0"]',
+        ),
+        *('["tcp:192.0.2.5:65536"]', '["tcp:192.0.2.5:x"]', '["192.0.2.5:80"]', '["gateway", ""]', "true"),
+    ],
+    "host.confirm_timeout": ["90", '"0s"', '"x"', "[]"],
     "host.verify_timeout": ["10", "10.0", '"10"', '"0s"', '"-1s"', '"1 day"', '"s"', "true"],
     "dhcp.timeout": ["60", '"sixty"', '"1e3s"', '"0.0ms"', "[]"],
     "dhcp.client_id": ['"duid"', "7", "true", '["pod"]', '""'],
     "dhcp.hostname": ['"true"', "1", "0", "[]"],
     "dhcp.vendor_class": ["7", "true", "[]"],
+    "dhcp.conflict_detection": ["true", '"on"', "1"],
+    "dhcp.discover_rate": ["0", "true", '"50"', "1.5", "10001"],
+    "dhcp.servers": ['"all"', "[]", '["x"]', "[7]", "true", '["::1"]'],
     "pods.mac": ['"02:00:00:00:00:01"', "1", "[]", '"Stable"'],
     "pods.service_cidrs": ['"10.96.0.0/12"', '["auto"]', '["10.96.0.1/12"]', "[7]", '[["10.0.0.0/8"]]', "7"],
     "pods.default_route": ['"yes"', "1", "1.0"],
     "pods.mtu": ['"1500"', "1500.0", "true", "false", "68", "575", "65536", "-1"],
     "pods.ipv6": ["true", '"dhcp"', "6"],
+    "pods.lost_lease": ["true", '"stay"', "1"],
     "cni.name": ['""', '"a/b"', '"-x"', '".x"', "7", '"a b"', '"a\\n"'],
     "cni.bin_dirs": ['"/opt/cni/bin"', '["opt"]', "[7]", '["/opt/cni/bin", "x"]', '["/a\\u0000b"]', "true"],
     "cni.conf_dir": ['"etc/cni"', '""', "7", '["/etc/cni/net.d"]', '"/etc/\\u0000"'],
@@ -155,8 +189,8 @@ def test_a_section_that_is_none(text: str) -> None:
         ('[host]\nuplink = "a"\nuplink = "b"\n', "line 3"),
         ("[host]\n[host]\n", "line 2"),
         ('{"host": {}}', "line 1"),
-        (f"host = {'[' * 5000}", "recursion"),
-        (f"pods.mtu = {'1' * 5000}", "digits"),
+        pytest.param(f"host = {'[' * 5000}", "recursion", id="deep"),
+        pytest.param(f"pods.mtu = {'1' * 5000}", "digits", id="digits"),
     ],
 )
 def test_what_is_not_toml_is_told_with_its_line(text: str, line: str) -> None:

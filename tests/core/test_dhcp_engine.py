@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import random
+import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
@@ -76,6 +77,7 @@ class World:
             clock=lambda: self.now,
             rng=random.Random(1),
             on_event=lambda key, event: self.events.append((key, event)),
+            discover_rate=10_000,
         )
 
     def at(self, now: float) -> None:
@@ -286,3 +288,24 @@ def test_a_clock_that_leapt_delays_nobody() -> None:
         assert it.wire.kinds().count(Kind.DISCOVER) == 2
 
     run(body)
+
+
+def test_no_more_discovers_a_second_than_allowed() -> None:
+    async def body() -> None:
+        wire = Wire()
+        engine = Engine(
+            wire, clock=time.monotonic, rng=random.Random(1), on_event=lambda *_: None, discover_rate=5
+        )
+        pods = [Identity(bytes((2, 0, 0, 0, 0, n)), b"%d" % n) for n in range(8)]
+        began = time.monotonic()
+        leases = asyncio.gather(*(engine.acquire(n, pod, timeout=5) for n, pod in enumerate(pods)))
+        await asyncio.sleep(0.05)
+        assert wire.kinds().count(Kind.DISCOVER) == 5
+        await leases
+        assert wire.kinds().count(Kind.DISCOVER) == 8, (
+            "one that was held is not sent for a client that is done"
+        )
+        assert 0.55 <= time.monotonic() - began <= 1.5
+        engine.close()
+
+    asyncio.run(body())

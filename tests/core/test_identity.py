@@ -189,5 +189,7 @@ def test_what_is_not_sent_is_none() -> None:
 def test_how_it_is_called() -> None:
     assert str(pod()) == "default/web-0"
     assert str(container()) == "web-0"
-    assert str(container(name="", key=("terway", "0123456789abcdef", "eth0"))) == "0123456789ab"
+    digest = "0123456789abcdef" * 4
+    assert str(container(name="", key=("terway", digest, "eth0"))) == digest[:12]
+    assert str(container(name="", key=("terway", "default-web-0", "eth0"))) == "default-web-0"
     assert pod().key == KEY

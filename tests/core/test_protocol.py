@@ -187,6 +187,24 @@ def test_arguments(text: str, args: dict[str, str]) -> None:
     assert parse(env(CNI_ARGS=text), config()).args == args
 
 
+def asked_mac(args: str) -> str:
+    return protocol.asked_mac(parse(env(CNI_ARGS=args), config()))
+
+
+def test_a_mac_may_be_asked_for() -> None:
+    assert asked_mac("MAC=02:AA:bb:00:00:01;X=1") == "02:aa:bb:00:00:01"
+    assert asked_mac("X=1") == asked_mac("MAC=") == asked_mac("") == ""
+
+
+@pytest.mark.parametrize(
+    "mac", ["02:00:00:00:00", "02-00-00-00-00-01", "03:00:00:00:00:01", "x", "02:00:00:00:00:01\n"]
+)
+def test_a_mac_that_no_interface_can_have(mac: str) -> None:
+    with pytest.raises(CniError, match="MAC=") as caught:
+        asked_mac(f"MAC={mac}")
+    assert caught.value.cni_code == 4
+
+
 @pytest.mark.parametrize(
     "stdin",
     [
@@ -199,9 +217,9 @@ def test_arguments(text: str, args: dict[str, str]) -> None:
         '"text"',
         "7",
         "{'a': 1}",
-        '{"a":' * 100000,
+        pytest.param('{"a":' * 100000, id="deep"),
         "\udcff",
-        "9" * 5000,
+        pytest.param("9" * 5000, id="digits"),
     ],
 )
 def test_garbage_on_stdin(stdin: str) -> None:
@@ -232,6 +250,50 @@ def test_nothing_breaks_it(environment: dict[str, str], stdin: str) -> None:
                 parse({**environment, **command}, text)
             except CniError as error:
                 json.dumps(protocol.error(error, protocol.version_of(text)))
+
+
+# GC.
+
+ONE = {"containerID": "c0ffee", "ifname": "eth0"}
+OTHER = {"containerID": "decaf", "ifname": "net1", "more": 1}
+
+
+def valid(**keys: Any) -> set[tuple[str, str]] | None:
+    return protocol.valid_attachments(parse({"CNI_COMMAND": "GC"}, config(cniVersion="1.1.0", **keys)))
+
+
+def test_what_a_gc_calls_valid() -> None:
+    assert valid() is None
+    for key in ("cni.dev/valid-attachments", "cni.dev/attachments"):
+        assert valid(**{key: None}) == valid(**{key: []}) == set()
+        assert valid(**{key: [ONE, OTHER, ONE]}) == {("c0ffee", "eth0"), ("decaf", "net1")}
+    both = {"cni.dev/valid-attachments": [ONE], "cni.dev/attachments": [OTHER]}
+    assert valid(**both) == {("c0ffee", "eth0")}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        7,
+        True,
+        "text",
+        "",
+        {},
+        ONE,
+        ["x"],
+        [None],
+        [[]],
+        [{}],
+        [ONE, {}],
+        [{"containerID": "x"}],
+        [{**ONE, "ifname": 7}],
+    ],
+    ids=json.dumps,
+)
+def test_what_is_no_list_of_attachments(given: Any) -> None:
+    with pytest.raises(CniError, match="is no list of") as caught:
+        valid(**{"cni.dev/valid-attachments": given})
+    assert caught.value.cni_code == 7
 
 
 # VERSION.
@@ -354,7 +416,7 @@ def test_an_error() -> None:
         "cniVersion": "0.4.0",
         "code": 11,
         "msg": "no lease came",
-        "details": "terwayctl status",
+        "details": "hint: terwayctl status",
     }
     assert "details" not in protocol.error(CniError(4, "no"), "0.4.0")
 
@@ -384,7 +446,7 @@ def test_the_code_of_an_error(failure: TerwayError, code: int) -> None:
         ("garbage", "1.1.0"),
         ("[]", "1.1.0"),
         ("null", "1.1.0"),
-        ("[" * 100000, "1.1.0"),
+        pytest.param("[" * 100000, "1.1.0", id="deep"),
     ],
 )
 def test_the_version_an_error_is_told_in(stdin: str, version: str) -> None:

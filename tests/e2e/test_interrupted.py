@@ -5,6 +5,7 @@ The steps are counted by a first run.  One node a step, all of them on one LAN a
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def run(node: Node, action: str, how: str, step: int) -> int:
 
 def steps(lan: Lan, action: str) -> int:
     return run(node(lan, 0)[0], action, "count", 0)
+
+
+def is_now(node: Node, before: State) -> bool:
+    return node.state() == before
 
 
 def reachable(lan: Lan, node: Node) -> bool:
@@ -68,7 +73,7 @@ def test_killed_at_every_step_and_started_again(lan: Lan, action: str) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_killed_at_every_step_and_only_the_dead_man_left(lan: Lan, action: str) -> None:
     for cut, before in each(lan, action, "kill"):
-        eventually(lambda cut=cut, before=before: cut.state() == before, 30, f"{cut.name} is as it was", 0.2)
+        eventually(functools.partial(is_now, cut, before), 30, f"{cut.name} is as it was", 0.2)
         assert reachable(lan, cut), cut.name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from ipaddress import IPv4Address
+from typing import Any
 
 from tests.interop.capture import Capture
 from tests.interop.servers import Range, Udhcpd
@@ -26,7 +27,7 @@ def acquire_and_renew(lan: Lan, pod: Pod, server: str) -> None:
     pod.delete()
 
 
-def lease(pod: Pod) -> dict[str, object]:
+def lease(pod: Pod) -> dict[str, Any]:
     found = pod.node.api("Leases")["leases"]
     return dict(next(one for one in found if one["name"] == pod.pod_name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from ipaddress import IPv4Address
 
 from tests.lab import Machine
 from tests.lab.errors import eventually
+from tests.lab.machine import PYTHON
 
 KINDS = ("", "DISCOVER", "OFFER", "REQUEST", "DECLINE", "ACK", "NAK", "RELEASE", "INFORM")
 
@@ -46,9 +48,22 @@ class Capture:
 
     def __init__(self, machine: Machine, interface: str = "eth0") -> None:
         Capture.count += 1
-        self.machine = machine
+        self.machine, self.interface = machine, interface
         self.file = f"/run/capture-{Capture.count}.pcap"
-        command = ["tcpdump", "-i", interface, "-U", "-s0", "-n", "-p", "-Z", "root", "-w", self.file]
+        command = [
+            "tcpdump",
+            "-i",
+            interface,
+            "-U",
+            "--immediate-mode",
+            "-s0",
+            "-n",
+            "-p",
+            "-Z",
+            "root",
+            "-w",
+            self.file,
+        ]
         self.process = machine.spawn([*command, "arp or udp port 67 or udp port 68"], f"{self.file}.log")
         eventually(lambda: "listening on" in machine.read(f"{self.file}.log"), 5.0, "tcpdump listens")
 
@@ -60,7 +75,13 @@ class Capture:
         self.process.wait()
 
     def frames(self) -> list[tuple[float, bytes]]:
-        raw = self.machine.path(self.file).read_bytes()
+        """All frames up to now: one that is sent now, and is neither DHCP nor ARP, is the last to wait for."""
+        mark = os.urandom(8)
+        frame = b"\2" * 12 + b"\x08\x06" + mark
+        send = f"import socket as s; r = s.socket(s.AF_PACKET, s.SOCK_RAW); r.bind(('{self.interface}', 0))"
+        self.machine.run([PYTHON, "-IS", "-c", f"{send}; r.send({frame!r})"])
+        file = self.machine.path(self.file)
+        raw = eventually(lambda: found if mark in (found := file.read_bytes()) else b"", 5.0, "the mark")
         found, at = [], 24
         while at + 16 <= len(raw):
             seconds, micros, size, _ = struct.unpack_from("<IIII", raw, at)

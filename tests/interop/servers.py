@@ -22,6 +22,7 @@ class Range:
     seconds: int = 12
     router: str = "192.168.77.1"
     interface: str = "eth0"
+    subnet: str = "192.168.77.0/24"
     by_mac: tuple[tuple[str, str], ...] = ()
     by_client_id: tuple[tuple[str, str], ...] = ()
 
@@ -91,7 +92,7 @@ class Kea(Server):
         reservations += [{"client-id": one, "ip-address": ip} for one, ip in r.by_client_id]
         subnet = {
             "id": 1,
-            "subnet": "192.168.77.0/24",
+            "subnet": r.subnet,
             "pools": [{"pool": f"{r.first} - {r.last}"}],
             "option-data": [{"name": "routers", "data": r.router}],
             "reservations": reservations,

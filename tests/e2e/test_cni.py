@@ -1,0 +1,436 @@
+"""The verbs of CNI as a runtime calls them: the installed plugin, the daemon, a real DHCP server.
+
+One LAN and one node for all; what a test changes it puts back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.lab import Lan, Node, Pod, ShimError, eventually
+from tests.lab.machine import children
+
+CONFIG = """
+[dhcp]
+timeout = "2s"
+[pods]
+service_cidrs = ["10.96.0.0/12"]
+"""
+VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+
+@pytest.fixture(scope="module")
+def lan() -> Iterator[Lan]:
+    with Lan() as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def node(lan: Lan) -> Node:
+    node = lan.node("n1", CONFIG)
+    node.start_daemon().wait_ready()
+    return node
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test: no veth, no lease on either side."""
+    yield
+    if "node" in request.fixturenames:
+        node, lan = request.getfixturevalue("node"), request.getfixturevalue("lan")
+        try:
+            assert veths(node) == []
+            assert node.status()["pods"] == node.api("Leases")["leases"] == []
+            eventually(lambda: lan.dhcp.leases() == [], 2.0, "every lease is given back")
+        finally:  # what one test leaves is not the next one's trouble
+            collect(node.pod("nobody"), **{"cni.dev/valid-attachments": []})
+
+
+def veths(node: Node) -> list[str]:
+    """The host's ends of pods."""
+    names = [link["ifname"] for link in node.ip_json("link show type veth")]
+    return [name for name in names if re.fullmatch(r"tw[0-9a-f]{12}", name)]
+
+
+@contextmanager
+def failing(code: int, *words: str) -> Iterator[ShimError]:
+    with pytest.raises(ShimError) as caught:
+        yield caught  # type: ignore[misc]
+    assert caught.value.rc == 1
+    told = json.loads(caught.value.stdout)
+    assert told["cniVersion"] in VERSIONS
+    assert told["code"] == code, told
+    for word in words:
+        assert word in told["msg"] + told.get("details", ""), told
+
+
+def in_background(work: Callable[[], Any]) -> Future[Any]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future
+
+
+# What a pod gets, in the words of each version.
+
+
+@pytest.mark.parametrize("version", ["0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+def test_add_and_del(lan: Lan, node: Node, version: str) -> None:
+    pod = node.pod("web-0")
+    result = pod.add(cni_version=version)
+    host_end = veths(node)[0]
+    assert result["cniVersion"] == version
+    cidr = f"{pod.address}/24"
+    if version == "0.2.0":
+        assert set(result) == {"cniVersion", "ip4", "dns"}
+        assert result["ip4"]["ip"] == cidr
+        assert result["ip4"]["gateway"] == lan.gateway_ip
+        assert {"dst": "0.0.0.0/0", "gw": lan.gateway_ip} in result["ip4"]["routes"]
+    else:
+        mtu = {"mtu": 1500} if version == "1.1.0" else {}
+        inside, outside, bridge = result["interfaces"]
+        assert inside == {"name": "eth0", "mac": pod.mac, "sandbox": f"/run/netns/{pod.netns}", **mtu}
+        assert outside == {"name": host_end, "mac": node.mac_of(host_end)}
+        assert bridge == {"name": "mybr0", "mac": node.mac_of("mybr0")}
+        family = {"version": "4"} if version < "1" else {}
+        assert result["ips"] == [{**family, "address": cidr, "gateway": lan.gateway_ip, "interface": 0}]
+        assert result["routes"] == [
+            {"dst": "0.0.0.0/0", "gw": lan.gateway_ip},
+            {"dst": "10.96.0.0/12", "gw": "192.168.77.11"},
+        ]
+    assert result["dns"] == {"nameservers": ["192.168.77.1"], "domain": "lab.example"}
+    assert lan.host.ping(pod.address)
+    assert pod.ping(lan.world)
+    lease = lan.dhcp.lease_of(pod.address)
+    assert lease is not None
+    assert (lease.mac, lease.hostname) == (pod.mac, "web-0")
+    pod.delete(cni_version=version)
+    assert pod.run("ip -br link").stdout.split()[0] == "lo"
+    assert [m.kind for m in lan.dhcp.messages(mac=lease.mac)][-1] == "DHCPRELEASE"
+
+
+def test_what_a_pods_interface_is_like(lan: Lan, node: Node) -> None:
+    pod = node.pod("web-0", "shop")
+    pod.add()
+    assert pod.run("ip route").stdout.splitlines() == [
+        "default via 192.168.77.1 dev eth0 ",
+        "10.96.0.0/12 via 192.168.77.11 dev eth0 ",
+        f"192.168.77.0/24 dev eth0 proto kernel scope link src {pod.address} ",
+    ]
+    host_end = node.ip_json(f"link show {veths(node)[0]}")[0]
+    assert host_end["ifalias"] == "shop/web-0"
+    assert host_end["master"] == "mybr0"
+    assert node.ping(pod.address)
+    assert pod.ping("192.168.77.11")
+    told = node.status()["pods"]
+    assert [(one["namespace"], one["name"], one["address"]) for one in told] == [
+        ("shop", "web-0", f"{pod.address}/24")
+    ]
+    assert "shop/web-0" in node.terwayctl("status").stdout
+    pod.delete()
+
+
+def test_the_same_pod_gets_the_same_address(node: Node, lan: Lan) -> None:
+    seen = set()
+    for _ in range(2):
+        pod = node.pod("db-0")
+        pod.add()
+        seen.add((pod.address, pod.mac))
+        pod.delete()
+    assert len(seen) == 1
+
+
+def test_two_networks_of_one_pod(node: Node, lan: Lan) -> None:
+    first = node.pod("web-0", container_id="c0ffee")
+    first.add()
+    second = first.cni("ADD", env={"CNI_IFNAME": "net1"})
+    assert len(lan.dhcp.leases()) == 2
+    assert pod_addresses(first) == {first.result["ips"][0]["address"], second["ips"][0]["address"]}  # type: ignore[index]
+    first.cni("DEL", env={"CNI_IFNAME": "net1"})
+    assert lan.host.ping(first.address)
+    first.delete()
+
+
+def pod_addresses(pod: Pod) -> set[str]:
+    return {
+        f"{a['local']}/{a['prefixlen']}"
+        for link in pod.ip_json("-4 addr show scope global")
+        for a in link["addr_info"]
+    }
+
+
+def test_a_mac_that_is_asked_for(node: Node, lan: Lan) -> None:
+    pod = node.pod("web-0")
+    pod.add(args={"MAC": "02:11:22:33:44:55"})
+    assert pod.mac == "02:11:22:33:44:55"
+    pod.delete()
+
+
+def test_ten_at_once(node: Node, lan: Lan) -> None:
+    pods = [node.pod(f"web-{number}") for number in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        results = list(pool.map(lambda pod: pod.add(), pods))
+        assert len({result["ips"][0]["address"] for result in results}) == 10
+        assert len(lan.dhcp.leases()) == 10
+        list(pool.map(lambda pod: pod.delete(), pods))
+
+
+# Routes that the server does not send.
+
+
+def test_without_a_router_the_nodes_gateway_is_the_default(lan: Lan, node: Node) -> None:
+    lan.dhcp.restart(router=None)
+    try:
+        pod = node.pod("web-0")
+        result = pod.add()
+        assert result["ips"][0]["gateway"] == lan.gateway_ip
+        assert "default via 192.168.77.1 dev eth0" in pod.run("ip route").stdout
+        assert pod.ping(lan.world)
+        pod.delete()
+    finally:
+        lan.dhcp.restart(router=lan.gateway_ip)
+
+
+def test_classless_and_static_routes(lan: Lan, node: Node) -> None:
+    for option in ("121,0.0.0.0/0,192.168.77.1,10.5.0.0/16,192.168.77.2", "33,10.5.0.0,192.168.77.2"):
+        lan.dhcp.restart(extra=(f"--dhcp-option={option}",))
+        try:
+            pod = node.pod("web-0")
+            pod.add()
+            routes = pod.run("ip route").stdout
+            assert "default via 192.168.77.1 dev eth0" in routes
+            assert "via 192.168.77.2 dev eth0" in routes
+            assert "10.96.0.0/12 via 192.168.77.11" in routes
+            pod.delete()
+        finally:
+            lan.dhcp.restart(extra=())
+
+
+# DEL.
+
+
+def test_del_of_what_is_gone_or_never_was(node: Node, lan: Lan) -> None:
+    unknown = node.pod("nobody")
+    for _ in range(2):
+        unknown.delete()
+    pod = node.pod("web-0")
+    pod.add()
+    for _ in range(2):
+        pod.delete()
+    pod.add()
+    pod.delete(netns=False)
+    pod.add()
+    pod.delete(env={"CNI_NETNS": "/run/netns/gone"})
+    pod.add()
+    pod.cni("DEL", config={"prevResult": None})
+
+
+def test_del_after_the_namespace_is_gone_gives_the_lease_back(node: Node, lan: Lan) -> None:
+    pod = node.pod("web-0")
+    pod.add()
+    address = str(pod.address)
+    pod.remove()
+    pod.delete()
+    eventually(lambda: [m.kind for m in lan.dhcp.messages()][-1] == "DHCPRELEASE", 2.0, "a RELEASE comes")
+    assert address in str(lan.dhcp.messages("DHCPRELEASE")[-1].address)
+
+
+def test_del_ends_an_add_that_waits(node: Node, lan: Lan) -> None:
+    lan.dhcp.stop()
+    try:
+        pod = node.pod("web-0")
+        adding = in_background(pod.add)
+        eventually(lambda: veths(node), 3.0, "the ADD has begun", 0.005)
+        pod.delete()
+        assert veths(node) == []
+        with failing(11, "default/web-0", "ended by a DEL"):
+            adding.result(5)
+        assert "eth0" not in pod.run("ip -br link").stdout
+    finally:
+        lan.dhcp.start()
+    pod.add()
+    pod.delete()
+
+
+def test_a_runtime_that_dies_during_its_add_leaves_nothing(node: Node, lan: Lan) -> None:
+    lan.dhcp.stop()
+    try:
+        pod = node.pod("web-0")
+        environment = {
+            "CNI_COMMAND": "ADD",
+            "CNI_CONTAINERID": pod.container_id,
+            "CNI_NETNS": f"/run/netns/{pod.netns}",
+            "CNI_IFNAME": "eth0",
+        }
+        pipe = subprocess.PIPE
+        with node.popen(["/opt/cni/bin/cni-terway"], env=environment, stdin=pipe, stdout=pipe) as shim:
+            assert shim.stdin is not None
+            shim.stdin.write(b'{"cniVersion":"1.0.0","name":"terway","type":"cni-terway"}')
+            shim.stdin.close()
+            eventually(lambda: veths(node), 3.0, "the ADD has begun", 0.005)
+            os.kill(children(shim.pid)[0], signal.SIGKILL)
+            shim.wait(5)
+        eventually(lambda: not veths(node) and not node.status()["pods"], 3.0, "it is undone")
+    finally:
+        lan.dhcp.start()
+
+
+# ADD that fails.
+
+
+def test_no_server_is_told_with_what_was_sent(node: Node, lan: Lan) -> None:
+    lan.dhcp.stop()
+    try:
+        pod = node.pod("web-0")
+        with failing(11, "no DHCP lease for 1a:ae:7a:95:68:5c", "sent in 2 s, no OFFER came back", "tcpdump"):
+            pod.add()
+        assert 1.9 < pod.seconds < 2.6
+        assert "eth0" not in pod.run("ip -br link").stdout
+    finally:
+        lan.dhcp.start()
+
+
+def test_a_second_add_is_refused_and_the_first_stays(node: Node, lan: Lan) -> None:
+    pod = node.pod("web-0")
+    pod.add()
+    before = pod.run("ip addr; ip route").stdout
+    with failing(4, "default/web-0 has eth0 from this network already", "call DEL"):
+        pod.cni("ADD")
+    assert pod.run("ip addr; ip route").stdout == before
+    pod.check()
+    pod.delete()
+
+
+def test_a_new_sandbox_takes_the_place_of_the_old(node: Node, lan: Lan) -> None:
+    old, new = node.pod("web-0"), node.pod("web-0")
+    old.add()
+    address = old.address
+    new.add()
+    assert new.address == address
+    assert len(veths(node)) == 1
+    old.delete()
+    assert lan.dhcp.lease_of(address) is not None, "the old one's DEL does not give the new one's lease away"
+    assert lan.host.ping(address)
+    new.delete()
+
+
+# CHECK, GC, STATUS, VERSION.
+
+
+@pytest.mark.parametrize(("verb", "since"), [("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")])
+def test_a_verb_that_the_version_does_not_have(node: Node, verb: str, since: str) -> None:
+    pod = node.pod("web-0")
+    for version in VERSIONS[: VERSIONS.index(since)]:
+        with failing(1, f"{verb} needs cniVersion {since}", version):
+            pod.cni(verb, cni_version=version)
+
+
+def test_check(node: Node, lan: Lan) -> None:
+    pod = node.pod("web-0")
+    with failing(3, "has no eth0 from network terway"):
+        pod.check()
+    pod.add()
+    for version in ("0.4.0", "1.0.0", "1.1.0"):
+        pod.check(cni_version=version)
+    pod.delete()
+    with failing(3):
+        pod.check()
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    ["ip addr flush dev eth0 scope global", "ip link set eth0 down", "ip route del default"],
+)
+@pytest.mark.xfail(strict=True, reason="CHECK does not look into the pod")
+def test_check_sees_what_the_pod_has_lost(node: Node, lan: Lan, breaks: str) -> None:
+    pod = node.pod("web-0")
+    pod.add()
+    try:
+        pod.run(breaks)
+        with pytest.raises(ShimError):
+            pod.check()
+    finally:
+        pod.delete()
+
+
+def test_version(node: Node) -> None:
+    pod = node.pod("web-0")
+    for version in VERSIONS:
+        told = pod.cni("VERSION", cni_version=version, env={"CNI_NETNS": "dummy", "CNI_IFNAME": "dummy"})
+        assert told == {"cniVersion": version, "supportedVersions": VERSIONS}
+
+
+def valid(*pods: Pod) -> list[dict[str, str]]:
+    return [{"containerID": pod.container_id, "ifname": pod.ifname} for pod in pods]
+
+
+def collect(pod: Pod, **config: Any) -> None:
+    pod.cni(
+        "GC",
+        cni_version="1.1.0",
+        config=config,
+        env={"CNI_CONTAINERID": "", "CNI_NETNS": "", "CNI_IFNAME": ""},
+    )
+
+
+def test_gc_takes_what_is_not_valid(node: Node, lan: Lan) -> None:
+    kept, stale = node.pod("web-0"), node.pod("web-1")
+    kept.add()
+    stale.add()
+    address = stale.address
+    collect(kept)  # nothing was said of what is valid
+    assert len(veths(node)) == 2
+    collect(kept, name="other", **{"cni.dev/valid-attachments": []})  # another network's
+    assert len(veths(node)) == 2
+    collect(kept, **{"cni.dev/valid-attachments": valid(kept)})
+    assert len(veths(node)) == 1
+    eventually(lambda: lan.dhcp.lease_of(address) is None, 2.0, "its lease is given back")
+    assert lan.host.ping(kept.address)
+    collect(kept, **{"cni.dev/attachments": valid(kept)})  # as it was called by mistake
+    kept.check()
+    collect(kept, **{"cni.dev/valid-attachments": None})  # as CRI-O says "none"
+    assert veths(node) == []
+
+
+@pytest.mark.parametrize(
+    "given", [7, "text", {"containerID": "x"}, ["x"], [None], [[]], [{}]], ids=json.dumps
+)
+def test_gc_that_means_nothing_takes_nothing(node: Node, lan: Lan, given: Any) -> None:
+    pod = node.pod("web-0")
+    pod.add()
+    try:
+        with failing(7, "cni.dev/valid-attachments"):
+            collect(pod, **{"cni.dev/valid-attachments": given})
+        pod.check()
+    finally:
+        pod.delete()
+
+
+def test_status(node: Node) -> None:
+    node.pod("web-0").cni("STATUS", cni_version="1.1.0")
+
+
+def test_a_node_that_was_given_back(lan: Lan) -> None:
+    node = lan.node("given-back")
+    node.start_daemon().wait_ready()
+    pod, other = node.pod("web-0"), node.pod("web-1")
+    pod.add()
+    conflist = node.read("/etc/cni/net.d/10-terway.conflist")
+    node.terwayctl("teardown", "--force")
+    node.write("/etc/cni/net.d/10-terway.conflist", conflist)  # as a runtime remembers it
+    with failing(50, "this node takes no pods: it is down"):
+        pod.cni("STATUS", cni_version="1.1.0")
+    with failing(11, "this node takes no pods: it is down", "terwayctl setup"):
+        other.add()
+    pod.delete()  # else its runtime never gets rid of it
+    node.daemon.term()  # type: ignore[union-attr]

@@ -1,0 +1,114 @@
+"""A bad LAN: frames lost, a server that is away, servers that disagree, a rogue one in a pod."""
+
+from __future__ import annotations
+
+from tests.e2e.test_lease_policy import findings
+from tests.interop.capture import Capture
+from tests.interop.servers import IscDhcpd, Kea, Range, Udhcpd
+from tests.lab import Lan, eventually
+
+
+def test_a_third_of_the_frames_is_lost() -> None:
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1")
+        node.start_daemon().wait_ready()
+        Kea(lan.gateway, Range(seconds=20)).start()
+        lan.gateway.run(
+            "nft 'add table netdev bad; add chain netdev bad in"
+            " { type filter hook ingress device eth0 priority 0; };"
+            " add rule netdev bad in udp dport 67 numgen random mod 100 < 30 counter drop;"
+            " add chain netdev bad out { type filter hook egress device eth0 priority 0; };"
+            " add rule netdev bad out udp dport 68 numgen random mod 100 < 30 counter drop'"
+        )
+        pods = [node.pod(f"web-{n}") for n in range(10)]
+        for pod in pods:
+            pod.add()
+        first = {one["name"]: one for one in node.api("Leases")["leases"]}
+
+        def renewed() -> bool:
+            leases = node.api("Leases")["leases"]
+            return all(
+                one["acquired"] and one["acquired"] > first[one["name"]]["acquired"] + 2 for one in leases
+            )
+
+        eventually(renewed, 25.0, "all are renewed", 0.3)
+        assert {one["name"]: one["address"] for one in node.api("Leases")["leases"]} == {
+            name: one["address"] for name, one in first.items()
+        }
+        assert "packets 0 " not in lan.gateway.run("nft list table netdev bad").stdout, "nothing was lost"
+        for pod in pods:
+            assert lan.host.ping(pod.address)
+
+
+def test_the_server_is_away_for_most_of_the_lease() -> None:
+    """The lease's end is what counts, not how long: away from T1 until just before the end."""
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1")
+        node.start_daemon().wait_ready()
+        server = IscDhcpd(lan.gateway, Range(seconds=20))
+        server.start()
+        pod = node.pod("web-0")
+        pod.add()
+        address = pod.address
+        server.stop()
+        probe = lan.host.probe(address, 20.0)
+        eventually(lambda: node.api("Leases")["leases"][0]["expires_in"] < 4.5, 20.0, "the end is near", 0.1)
+        assert node.api("Leases")["leases"][0]["state"] in ("renewing", "rebinding")
+        assert findings(node) == {}
+        server.start()
+        eventually(lambda: node.api("Leases")["leases"][0]["expires_in"] > 10, 4.5, "it goes on", 0.05)
+        assert probe.stop().lost == []
+        assert pod.address == address
+        assert "lost" not in node.log()
+
+
+def test_two_servers_that_disagree() -> None:
+    """The first offer is taken, and that server kept to; the other one's address is not mixed in."""
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1")
+        node.start_daemon().wait_ready()
+        IscDhcpd(lan.gateway, Range(seconds=10)).start()
+        Kea(lan.host, Range("192.168.77.30", "192.168.77.40", seconds=10, router="192.168.77.2")).start()
+        pods = [node.pod(f"web-{n}") for n in range(6)]
+        with Capture(lan.gateway) as wire:
+            for pod in pods:
+                pod.add()
+            first = {one["name"]: one for one in node.api("Leases")["leases"]}
+            eventually(
+                lambda: len(wire.dhcp("ACK")) + len(wire.dhcp("REQUEST")) >= 12
+                and all(
+                    one["acquired"] > first[one["name"]]["acquired"] + 2
+                    for one in node.api("Leases")["leases"]
+                ),
+                12.0,
+                "all are renewed",
+                0.3,
+            )
+            for one in node.api("Leases")["leases"]:
+                before = first[one["name"]]
+                assert (one["address"], one["server"]) == (before["address"], before["server"])
+                of_host = one["server"] == "192.168.77.2"
+                assert of_host == (int(one["address"].split("/")[0].split(".")[3]) < 100)
+                assert one["gateway"] == ("192.168.77.2" if of_host else "192.168.77.1")
+        assert findings(node) == {}
+
+
+def test_a_rogue_server_in_a_pod_is_not_believed_where_the_servers_are_named() -> None:
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1", '[dhcp]\nservers = ["192.168.77.1"]\n')
+        node.start_daemon().wait_ready()
+        Udhcpd(lan.gateway, Range(seconds=60)).start()
+        bad = node.pod("bad")
+        bad.add()
+        node.write(
+            "/etc/rogue",
+            "start 192.168.77.30\nend 192.168.77.40\ninterface eth0\nlease_file /run/rogue\n"
+            "option lease 60\noption router 192.168.77.30\noption subnet 255.255.255.0\n",
+        )
+        run = ["nsenter", f"--net=/run/netns/{bad.netns}", "udhcpd", "-f", "-a", "1", "/etc/rogue"]
+        node.spawn(run, "/var/log/rogue")
+        eventually(lambda: "started" in node.read("/var/log/rogue"), 5.0)
+        for n in range(5):
+            node.pod(f"web-{n}").add()
+        assert "OFFER" in node.read("/var/log/rogue"), "the rogue did not even try"
+        assert {one["server"] for one in node.api("Leases")["leases"]} == {"192.168.77.1"}

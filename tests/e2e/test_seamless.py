@@ -1,0 +1,69 @@
+"""What others notice of a takeover and a teardown: no packet lost at one a millisecond, no segment sent twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import Lan, Machine, Node, eventually
+
+NODE, HOST = ("192.168.77.11", "fd77::11"), ("192.168.77.2", "fd77::2")
+PORT = 7000
+LISTEN = (
+    f"import socket; s = socket.create_server(('', {PORT})); c, _ = s.accept()\nwhile c.recv(65536): pass"
+)
+STREAM = f"""
+import socket, time
+s = socket.create_connection(('{NODE[0]}', {PORT}))
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+while True:
+    s.sendall(b'x' * 1000)
+    time.sleep(0.001)
+"""
+
+
+def retransmitted(machine: Machine) -> int:
+    lines = machine.run("cat /proc/net/snmp").stdout.splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
+
+
+@contextlib.contextmanager
+def stream(lan: Lan, node: Node) -> Iterator[None]:
+    """A TCP stream from the plain host to the node, a kilobyte a millisecond."""
+    listener = node.spawn(["/usr/bin/python3", "-c", LISTEN], "/tmp/listen.log")
+    eventually(lambda: f":{PORT}" in node.run("ss -Hltn").stdout, 5, "the node listens")
+    sender = lan.host.spawn(["/usr/bin/python3", "-c", STREAM], "/tmp/stream.log")
+    eventually(lambda: f":{PORT}" in node.run("ss -Htn state established").stdout, 5, "the stream runs")
+    yield
+    assert sender.running, lan.host.read("/tmp/stream.log")
+    assert listener.running, node.read("/tmp/listen.log")
+
+
+def undisturbed(lan: Lan) -> dict[str, int]:
+    """Packets sent and lost, and segments sent twice, over one takeover and one teardown."""
+    node = lan.node("n1")
+    eventually(lambda: all(lan.host.ping(a) for a in NODE), 5, "the node answers")
+    before = retransmitted(node) + retransmitted(lan.host)
+    with stream(lan, node):
+        probes = [lan.host.probe(address, interval_ms=1) for address in NODE]
+        probes += [node.probe(address, interval_ms=1) for address in HOST]
+        daemon = node.start_daemon().wait_ready()
+        node.terwayctl("teardown")
+        losses = [probe.stop() for probe in probes]
+    daemon.term()
+    return {
+        "sent": sum(loss.sent for loss in losses),
+        "lost": sum(len(loss.lost) for loss in losses),
+        "again": retransmitted(node) + retransmitted(lan.host) - before,
+    }
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_nobody_notices(lan: Lan, attempt: int) -> None:
+    figures = undisturbed(lan)
+    print(figures)
+    assert figures["sent"] > 1000
+    assert (figures["lost"], figures["again"]) == (0, 0), figures

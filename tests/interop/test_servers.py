@@ -1,0 +1,197 @@
+"""One pod's whole life with each server, as the wire shows it: leased, renewed, rebound, refused, released."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from tests.interop.capture import Capture, Seen
+from tests.interop.servers import SERVERS, Kea, Range, Server, Udhcpd, installed
+from tests.lab import Lan, Node, ShimError, eventually
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture(params=SERVERS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> type[Server]:
+    found: type[Server] = request.param
+    if not installed(found):
+        pytest.fail(f"{found.program} is not installed", pytrace=False)
+    return found
+
+
+@pytest.fixture
+def bare() -> Iterator[Lan]:
+    with Lan(dhcp=None) as lan:
+        yield lan
+
+
+def ready(lan: Lan, config: str = "") -> Node:
+    node = lan.node("n1", config)
+    node.start_daemon().wait_ready()
+    return node
+
+
+def number(address: object) -> int:
+    return int(str(address).rpartition(".")[2])
+
+
+def at_least(wire: Capture, count: int, kind: str, mac: str, seconds: float) -> list[Seen]:
+    return eventually(
+        lambda: found if len(found := wire.dhcp(kind, mac)) >= count else [],
+        seconds,
+        f"{count} {kind} on the wire",
+        0.1,
+    )
+
+
+def test_leased_renewed_and_released(bare: Lan, kind: type[Server]) -> None:
+    node, server = ready(bare), kind(bare.gateway)
+    server.start()
+    pod = node.pod("web-0")
+    with Capture(bare.gateway) as wire:
+        pod.add()
+        mac = pod.mac
+        assert 100 <= number(pod.address) <= 200
+        assert bare.host.ping(pod.address)
+        acks = at_least(wire, 2, "ACK", mac, 9.0)
+        request = wire.dhcp("REQUEST", pod.mac)[-1]
+        assert request.ciaddr == request.source == pod.address
+        assert request.destination == IPv4Address(bare.gateway_ip)
+        assert not request.to_all, "a renewal goes to the server alone"
+        assert not {50, 54} & set(request.options)
+        assert request.options[61] == wire.dhcp("DISCOVER", pod.mac)[0].options[61]
+        assert {ack.yiaddr for ack in acks} == {pod.address}
+        address = pod.address
+        pod.delete()
+        (release,) = at_least(wire, 1, "RELEASE", mac, 2.0)
+        assert release.ciaddr == release.source == address
+        assert release.options[54] == IPv4Address(bare.gateway_ip).packed
+        assert [seen.kind for seen in wire.dhcp(mac=mac)][:4] == ["DISCOVER", "OFFER", "REQUEST", "ACK"]
+        assert not wire.dhcp("NAK")
+
+
+def test_rebound_when_the_server_has_another_address(bare: Lan, kind: type[Server]) -> None:
+    node, server = ready(bare), kind(bare.gateway)
+    server.start()
+    pod = node.pod("web-0")
+    with Capture(bare.gateway) as wire:
+        pod.add()
+        address = pod.address
+        server.stop()
+        bare.gateway.ip("addr del 192.168.77.1/24 dev eth0", "addr add 192.168.77.3/24 dev eth0")
+        server.start()
+        eventually(lambda: node.api("Leases")["leases"][0]["server"] == "192.168.77.3", 15.0, "rebound", 0.1)
+        requests = wire.dhcp("REQUEST", pod.mac)
+        assert any(one.to_all and one.ciaddr == address for one in requests), "a REQUEST to all servers"
+        assert len(wire.dhcp("DISCOVER", pod.mac)) == 1, "without asking for a new lease"
+        assert pod.address == address
+
+
+def test_refused_after_the_range_moved(bare: Lan, kind: type[Server]) -> None:
+    node, server = ready(bare), kind(bare.gateway)
+    server.start()
+    pod = node.pod("web-0")
+    with Capture(bare.gateway) as wire:
+        pod.add()
+        server.stop()
+        server.forget()
+        server.start(first="192.168.77.30", last="192.168.77.40")
+        eventually(lambda: 30 <= number(pod.address) <= 40, 15.0, "an address of the new range", 0.1)
+        # The others say nothing to a renewal of what they do not know: there the lease ends first.
+        assert bool(wire.dhcp("NAK", pod.mac)) == (kind.name == "dnsmasq")
+    assert bare.host.ping(pod.address)
+
+
+def test_declined_when_somebody_has_the_address(bare: Lan, kind: type[Server]) -> None:
+    node, server = ready(bare, '[dhcp]\nconflict_detection = "fast"\n'), kind(bare.gateway)
+    server.start(first="192.168.77.100", last="192.168.77.103", seconds=600)
+    pod = node.pod("web-0")
+    with Capture(bare.gateway) as wire:
+        pod.add()
+        probes = [one for one in wire.arp(pod.mac) if not int(one.sender)]
+        assert [one.target for one in probes] == [pod.address] * 3
+        assert 0.35 < pod.seconds < 1.5
+        taken, mac = pod.address, pod.mac
+        pod.delete()
+        if kind is Kea:  # it goes round its range; the others give a client what it had
+            server.stop()
+            server.forget()
+            server.start(first=str(taken))
+        squatter = bare.machine("squatter", number(taken))
+        pod.add()
+        (declined,) = at_least(wire, 1, "DECLINE", mac, 2.0)
+        assert declined.options[50] == taken.packed
+        assert pod.address != taken
+        discover = [one for one in wire.dhcp("DISCOVER", mac) if one.at > declined.at]
+        assert discover[0].at - declined.at >= 10.0, "RFC 2131 section 3.1.5"
+        assert squatter.ping(pod.address)
+
+
+def test_reserved_by_mac(bare: Lan, kind: type[Server]) -> None:
+    node, server = ready(bare, '[dhcp]\nclient_id = "mac"\n'), kind(bare.gateway)
+    pod = node.pod("db-0")
+    server.start()
+    pod.add()
+    mac = pod.mac
+    pod.delete()
+    server.stop()
+    server.start(by_mac=((mac, "192.168.77.77"),))
+    pod.add()
+    assert number(pod.address) == 77
+
+
+def test_reserved_by_client_id(bare: Lan, kind: type[Server]) -> None:
+    if kind is Udhcpd:
+        pytest.skip("udhcpd knows no reservations by client-id")
+    node, server = ready(bare), kind(bare.gateway)
+    pod = node.pod("db-0")
+    server.start()
+    pod.add()
+    client_id = node.api("Leases")["leases"][0]["client_id"]
+    assert len(bytes.fromhex(client_id)) <= 32
+    pod.delete()
+    server.stop()
+    server.start(by_client_id=((client_id, "192.168.77.78"),))
+    pod.add()
+    assert number(pod.address) == 78
+
+
+def test_an_exhausted_range_is_told(bare: Lan, kind: type[Server]) -> None:
+    node, server = ready(bare, '[dhcp]\ntimeout = "3s"\n'), kind(bare.gateway)
+    server.start(first="192.168.77.100", last="192.168.77.100", seconds=600)
+    first, second = node.pod("web-0"), node.pod("web-1")
+    first.add()
+    with pytest.raises(ShimError) as failure:
+        second.add()
+    assert failure.value.code == 11
+    assert "DISCOVERs sent in 3 s, no OFFER came back" in failure.value.msg
+    first.delete()
+    second.add()
+    assert number(second.address) == 100
+
+
+@pytest.mark.parametrize("seconds", [30, pytest.param(300, marks=pytest.mark.long)])
+def test_fifty_short_leases_without_a_gap(bare: Lan, seconds: int) -> None:
+    """Leases of 20 s: every pod's is extended in time, each time, on the wire."""
+    node, server = ready(bare), Kea(bare.gateway, Range(seconds=20))
+    server.start()
+    pods = [node.pod(f"web-{n}") for n in range(50)]
+    with Capture(bare.gateway) as wire:
+        for pod in pods:
+            pod.add()
+        macs = {pod.mac: pod.address for pod in pods}
+        time.sleep(seconds)  # the thing itself: nothing else tells that time goes by without a gap
+        end = wire.frames()[-1][0]
+        acks = wire.dhcp("ACK")
+        assert len(wire.dhcp("DISCOVER")) == 50
+        for mac, address in macs.items():
+            times = [one.at for one in acks if one.mac == mac]
+            assert {one.yiaddr for one in acks if one.mac == mac} == {address}
+            gaps = [b - a for a, b in zip(times, [*times[1:], end], strict=True)]
+            assert max(gaps) < 20.0, f"{address} was without a lease"
+        assert not wire.dhcp("NAK")
+    assert len(set(macs.values())) == 50
