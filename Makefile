@@ -12,7 +12,9 @@ PYTHON := /usr/bin/python3
 
 LAB := iproute2 iputils-ping kmod nftables procps psmisc util-linux dnsmasq-base \
 	python3-pyroute2 python3-typer python3-systemd python3-rich
-TESTS := $(LAB) python3-pytest python3-hypothesis busybox-static mmdebstrap systemd-container
+TESTS := $(LAB) python3-pytest python3-hypothesis mmdebstrap systemd-container tcpdump \
+	containerd runc podman busybox-static curl containernetworking-plugins \
+	kea-dhcp4-server isc-dhcp-server udhcpd
 BUILD := build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
 	bash-completion lintian
 TOOLS := ruff==0.14.5 mypy==1.18.2

@@ -20,7 +20,7 @@ from terwayd.pods.identity import Attachment
 
 KINDS: tuple[type, ...] = typing.get_args(s.Step)
 PLANS = st.from_type(Plan)
-QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def through_json(value: Any) -> Any:
