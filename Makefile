@@ -4,6 +4,7 @@
 #   make test        the tests that fit in half an hour on two cores
 #   make test-full   and those that take longer
 #   make check       format, lint and types
+#   make bench       how long attaching takes, beside others
 #   make deb         dist/terwayd_<version>_all.deb
 
 export PATH := /usr/sbin:/usr/bin:/sbin:/bin
@@ -19,11 +20,15 @@ BUILD := build-essential debhelper dh-python pybuild-plugin-pyproject python3-al
 	bash-completion lintian
 TOOLS := ruff==0.14.5 mypy==1.18.2
 
-.PHONY: demo test test-full check format deb clean
+.PHONY: demo bench test test-full check format deb clean
 
 demo:
 	@packaging/need $(LAB)
 	@$(PYTHON) -m tests.demo $(if $(KEEP),--keep)
+
+bench:
+	@packaging/need $(LAB) containernetworking-plugins
+	@$(PYTHON) -m tests.bench $(ROUNDS)
 
 test: deb
 	@packaging/need $(TESTS)

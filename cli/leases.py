@@ -71,6 +71,9 @@ def _details(leases: list[dict[str, Any]]) -> Page:
             ("hostname", lease["hostname"]),
             ("dns", " ".join(lease["dns"])),
             ("domain", lease["domain"]),
+            ("search", " ".join(lease["search"])),
+            ("routes", ", ".join(lease["routes"])),
+            ("ntp", " ".join(lease["ntp"])),
             ("mtu", lease["mtu"]),
         ):
             page.line(f"  {title:<11}", pods.cell(value))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import logging
 import random
 import time
@@ -289,8 +290,12 @@ class Node:
                     await self._replug()
                     if self.host_lease is not None:
                         await self.host_lease.refresh()
+                elif self._transport is not None and not await self._worker.call(local.stands):
+                    log.warning("mended: %s is gone", local.PORT)
+                    await self._replug()
             except TerwayError as error:
-                self._become(Condition.DEGRADED, error.message, error.hint)
+                if getattr(error, "errno", 0) != errno.EAGAIN:  # then the next change rings again
+                    self._become(Condition.DEGRADED, error.message, error.hint)
                 return
         if not found.steps:
             if found.found:

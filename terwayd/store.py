@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -20,6 +21,8 @@ from typing import Any
 
 from terwayd.clock import Epoch
 from terwayd.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PATH = Path("/var/lib/terwayd/state.db")
 _VERSION = 1
@@ -90,8 +93,9 @@ class Store:
             return self._open()
         except sqlite3.OperationalError:
             raise
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
             self.set_aside = self._move_aside()
+            log.error("%s cannot be read (%s): it is set aside as %s", self.path, error, self.set_aside)
             return self._open()
 
     def _open(self) -> sqlite3.Connection:

@@ -214,6 +214,9 @@ def _pod(known: Attachment, lease: Lease | None, state: str) -> dict[str, Any]:
         "hostname": known.hostname,
         "dns": [str(server) for server in lease.dns] if lease else [],
         "domain": lease.domain if lease else "",
+        "search": list(lease.search) if lease else [],
+        "routes": [f"{dst} via {via}" if via else str(dst) for dst, via in lease.routes] if lease else [],
+        "ntp": [str(server) for server in lease.ntp] if lease else [],
         "mtu": lease.mtu if lease else None,
         "acquired": wall - (now - lease.acquired) if lease else None,
     }

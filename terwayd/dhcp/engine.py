@@ -36,6 +36,7 @@ _HINT_SILENT: Final = (
     "see whether frames of other MAC addresses may pass (port security; ESXi: promiscuous mode and forged "
     "transmits), and watch them: tcpdump -nei any 'port 67 or port 68'"
 )
+_HINT_FULL: Final = "others on this node have leases: the DHCP server's range is full, most likely, or it shuts this client out"
 _HINT_REFUSED: Final = "look into the log of the DHCP server: is its range full, is this client shut out?"
 
 
@@ -135,13 +136,19 @@ class Engine:
         except TimeoutError:
             raise DhcpError(
                 f"no DHCP lease for {_mac(identity)}: {entry.client.summary(self._clock())}",
-                hint=_HINT_SILENT if entry.client.silent else _HINT_REFUSED,
+                hint=self._hint(entry),
             ) from None
         finally:
             entry.waiter = None
             if lease is None:
                 self._abandon(entry)
         return lease
+
+    def _hint(self, entry: _Entry) -> str:
+        if not entry.client.silent:
+            return _HINT_REFUSED
+        others = any(each.client.lease is not None for each in self._entries.values() if each is not entry)
+        return _HINT_FULL if others else _HINT_SILENT
 
     def adopt(self, key: Hashable, identity: Identity, lease: Lease) -> None:
         """Go on with a lease that an earlier run had; a client that runs under `key` is replaced."""

@@ -39,9 +39,8 @@ def find(nic: Link) -> Found:
         ifupdown=_read(f"/run/network/ifstate.{nic.name}").strip().startswith(nic.name),
         clients=clients,
         lease=leased,
-        resolved=Path("/run/systemd/resolve/io.systemd.Resolve").exists(),
-        dns=tuple(link.get("DNS", "").split()),
-        domains=tuple(link.get("DOMAINS", "").split()),
+        dns=_resolved("dns", nic.name),
+        domains=_resolved("domain", nic.name),
         systemd=Path("/run/systemd/system").is_dir(),
         nm_note=(note, device),
         # It waits for a NIC to become configured, and would wait in vain for one that was taken away.
@@ -104,6 +103,13 @@ def _of(client: Client, nic: Link) -> Leased | None:
     words = list(client.command)
     file = words[words.index("-lf") + 1] if "-lf" in words[:-1] else "/var/lib/dhcp/dhclient.leases"
     return lease.of_dhclient(_read(file), nic.mac, words, _read("/etc/dhcp/dhclient.conf"))
+
+
+def _resolved(what: str, dev: str) -> tuple[str, ...]:
+    """What systemd-resolved has for `dev`, where it runs: `resolvectl` prints "Link 2 (eth0): 192.0.2.1"."""
+    if not Path("/run/systemd/resolve/io.systemd.Resolve").exists():
+        return ()
+    return tuple(_output("resolvectl", "--no-pager", what, dev).partition("): ")[2].split())
 
 
 def _read(path: str) -> str:

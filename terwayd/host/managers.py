@@ -35,8 +35,9 @@ class Found:
 
     `networkd` is whether it runs: it may want the bridge even where the NIC is not its own.  `nm` and
     `ifupdown` are whether they have configured the NIC, `userspace_ra` whether the manager listens to IPv6
-    routers itself.  `nm_note` is the file in which NetworkManager keeps what it has configured, with its
-    text; `busy` says who has not finished with the NIC yet, "" when nobody.
+    routers itself, `dns` and `domains` are what systemd-resolved has for the NIC.  `nm_note` is the file in
+    which NetworkManager keeps what it has configured, with its text; `busy` says who has not finished with
+    the NIC yet, "" when nobody.
     """
 
     networkd: bool = False
@@ -45,7 +46,6 @@ class Found:
     userspace_ra: bool = False
     clients: tuple[Client, ...] = ()
     lease: Leased | None = None
-    resolved: bool = False
     dns: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
     systemd: bool = False
@@ -88,7 +88,7 @@ def hold(found: Found, nic: str, bridge: str) -> Held:
         early.append(s.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
         reload = ("systemctl", "daemon-reload")
         late.append(s.Run(reload, back=reload))
-    if found.resolved and found.dns:
+    if found.dns:
         late.append(s.Run(("resolvectl", "dns", bridge, *found.dns)))
         if found.domains:
             late.append(s.Run(("resolvectl", "domain", bridge, *found.domains)))

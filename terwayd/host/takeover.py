@@ -175,7 +175,9 @@ class Takeover:
         Raises KernelError where the kernel refuses a step.
         """
         current = self.standing(netlink)
-        found = drift(current, netlink.observe()) if current is not None else Drift()
+        if current is None:
+            return Drift()
+        found = drift(current, netlink.glimpse(current.uplink, current.bridge))
         do.apply(netlink, found.steps)
         return found
 

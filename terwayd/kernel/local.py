@@ -35,6 +35,11 @@ def ensure(netlink: Netlink, bridge: str, uplink: str) -> None:
             netlink.set_link(name, state="up")
 
 
+def stands(netlink: Netlink) -> bool:
+    """Whether the pair is there."""
+    return netlink.link(PORT) is not None
+
+
 def remove(netlink: Netlink) -> None:
     """Take the pair away; it may be gone already."""
     netlink.delete_link(PORT)

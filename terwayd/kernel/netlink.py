@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from pyroute2 import IPRoute
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELROUTE,
@@ -54,6 +54,7 @@ ifaddrmsg.nla_map += _NEWER_IFA[max(0, len(ifaddrmsg.nla_map) - 9) :]
 _RTM_F_CLONED = 0x200
 _RTA_NH_ID = 30
 _USER_HZ = 100
+_DUMPS = 50  # times that a dump is tried which changes cut short
 
 
 class Netlink:
@@ -83,26 +84,42 @@ class Netlink:
             raise KernelError(f"ip link show {name}: {os.strerror(error.code)}", error.code) from None
 
     def links(self) -> tuple[Link, ...]:
-        return tuple(_link(message) for message in self._ipr.get_links())
+        return tuple(_link(message) for message in self._dump(self._ipr.get_links))
 
     def observe(self) -> Host:
         """The host's network but for the sysctls, which read_sysctls() reads for the interfaces that matter."""
         links = self.links()
         names = {link.index: link.name for link in links}
+        return self._host(links, names, tuple(self._neighbours(names)))
+
+    def glimpse(self, *devs: str) -> Host:
+        """The same for these interfaces alone, with no neighbours: it costs the same however many pods there are."""
+        links = tuple(link for link in map(self.link, devs) if link is not None)
+        return self._host(links, {link.index: link.name for link in links}, ())
+
+    def _host(self, links: tuple[Link, ...], names: dict[int, str], neighbours: tuple[Neighbour, ...]) -> Host:
         return Host(
             links=links,
-            addresses=tuple(_address(message, names) for message in self._ipr.get_addr()),
+            addresses=tuple(_address(message, names) for message in self._dump(self._ipr.get_addr)),
             routes=tuple(route for family in (2, 10) for route in self._routes(family, names)),
-            neighbours=tuple(self._neighbours(names)),
+            neighbours=neighbours,
         )
 
+    @staticmethod
+    def _dump(get: Callable[..., Iterable[Any]], **options: Any) -> tuple[Any, ...]:
+        """A dump that nothing has changed under; KernelError when that cannot be had."""
+        for _ in range(_DUMPS):
+            with suppress(NetlinkDumpInterrupted):
+                return tuple(get(**options))
+        raise KernelError("the network changes faster than it can be read", errno.EAGAIN)
+
     def _routes(self, family: int, names: dict[int, str]) -> Iterator[Route]:
-        for message in self._ipr.get_routes(family=family):
+        for message in self._dump(self._ipr.get_routes, family=family):
             if not message["flags"] & _RTM_F_CLONED:
                 yield _route(message, names)
 
     def _neighbours(self, names: dict[int, str]) -> Iterator[Neighbour]:
-        for message in self._ipr.get_neighbours():
+        for message in self._dump(self._ipr.get_neighbours):
             mac, dst = message.get_attr("NDA_LLADDR"), message.get_attr("NDA_DST")
             if mac and dst and message["family"] in _AF.values() and message["state"] & _NUD_USABLE:
                 permanent = bool(message["state"] & _NUD_PERMANENT)

@@ -93,7 +93,7 @@ class Upkeep:
             return
         match event:
             case Lost(reason, lease):
-                has.reason, has.silent = reason, False
+                has.reason = reason
                 log.error("%s: %s; policy: %s", has.known, reason, self._policy)
                 self._written(has.known, lease)  # it is what the pod had, and asks for again
             case NoAnswer(_, reason):

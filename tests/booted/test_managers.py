@@ -23,10 +23,15 @@ class Install(Protocol):
 
 @contextlib.contextmanager
 def machine_with(
-    manager: Manager, install: Install, lan: Lan, number: int = 51, name: str = "node"
+    manager: Manager,
+    install: Install,
+    lan: Lan,
+    number: int = 51,
+    name: str = "node",
+    packages: tuple[str, ...] = PACKAGES,
 ) -> Iterator[Booted]:
     """A machine that has booted, its NIC configured by its manager to the end; terwayd installed, not enabled."""
-    with Booted(name, *install("bookworm", PACKAGES), number=number) as machine:
+    with Booted(name, *install("bookworm", packages), number=number) as machine:
         manager.install(machine)
         machine.boot(lan)
         eventually(lambda: address_of(machine, "eth0"), 15, "the NIC has an address")
@@ -122,6 +127,24 @@ def test_a_host_that_is_given_another_address_moves_to_it(installed: Install, la
         assert lan.host.ping(new, count=3)
 
 
+@pytest.mark.parametrize("name", ["ifupdown-dhclient", "networkd-dhcp", "NetworkManager-dhcp"])
+def test_the_manager_gets_the_nic_back_without_the_daemon(name: str, installed: Install, lan: Lan) -> None:
+    manager = MANAGERS[name]
+    with machine_with(manager, installed, lan) as machine:
+        address, before = address_of(machine, "eth0"), network(machine)
+        machine.systemctl("enable", "--now", "terwayd")
+        eventually(lambda: len(acks(lan, machine)) > 1, 5, "the server was asked")
+        machine.systemctl("stop", "terwayd.service", "terwayd.socket")
+        asked = len(acks(lan, machine))
+        with lan.host.probe(address) as probe:
+            machine.run("terwayctl teardown")
+            eventually(lambda: machine.run(manager.owned, check=False).returncode == 0, 10, "managed again")
+            eventually(lambda: len(acks(lan, machine)) > asked, 15, "it asks the server")
+            eventually(lambda: before.diff(network(machine)) == [], 10, "the network is as it was")
+        assert probe.loss is not None
+        assert probe.loss.lost == []
+
+
 @pytest.mark.long
 def test_leases_of_hosts_are_renewed(installed: Install, lan: Lan) -> None:
     """Two renewals each while taken over, and one by the manager after; all machines at the same time."""
@@ -173,3 +196,20 @@ def test_a_host_keeps_its_address_while_no_server_answers(installed: Install, la
         assert probe.loss is not None
         assert probe.loss.lost == []
         assert_held(machine, address, dhcp=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["networkd-dhcp", "NetworkManager-dhcp"])
+def test_systemd_resolved_asks_over_the_bridge(name: str, installed: Install, lan: Lan) -> None:
+    packages = (*PACKAGES, "systemd-resolved")
+    with machine_with(MANAGERS[name], installed, lan, packages=packages) as machine:
+        server = f"{lan.gateway_ip}\n"
+        eventually(lambda: machine.run("resolvectl dns eth0").stdout.endswith(server), 10, "a name server")
+        machine.systemctl("enable", "--now", "terwayd")
+        assert machine.run("resolvectl dns mybr0").stdout.endswith(server)
+        assert "Current Scopes: DNS" in machine.run("resolvectl --no-pager status mybr0").stdout
+        machine.run("terwayctl teardown")
+        eventually(lambda: machine.run("resolvectl dns eth0").stdout.endswith(server), 10, "a name server")
+        eventually(
+            lambda: "Current Scopes: DNS" in machine.run("resolvectl --no-pager status eth0").stdout, 10
+        )

@@ -156,6 +156,9 @@ def lease(name: str = "web", **changes: Any) -> dict[str, Any]:
         "hostname": "web",
         "dns": ["192.168.1.1", "9.9.9.9"],
         "domain": None,
+        "search": ["a.example", "b.example"],
+        "routes": ["10.0.0.0/8 via 192.168.1.2"],
+        "ntp": [],
         "mtu": None,
         "acquired": time.time() - 3700,
         **changes,
@@ -194,6 +197,9 @@ default/web  bound
   hostname   web
   dns        192.168.1.1 9.9.9.9
   domain     -
+  search     a.example b.example
+  routes     10.0.0.0/8 via 192.168.1.2
+  ntp        -
   mtu        -
 """
     )

@@ -99,7 +99,7 @@ def test_where_nobody_manages_nothing_is_done() -> None:
             ["dhclient -4 -i eth0"],
         ),
         (
-            Found(networkd=True, resolved=True, dns=("192.0.2.1",), domains=("lan",)),
+            Found(networkd=True, dns=("192.0.2.1",), domains=("lan",)),
             [
                 rf"printf '[Match]\nName=eth0 mybr0 tw*\n\n[Link]\nUnmanaged=yes\n' > {NETWORKD_FILE}",
                 "networkctl reload",

@@ -110,7 +110,9 @@ def filled(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["text", "header", "middle", "cut", "json", "tables"])
-def test_a_broken_file_is_set_aside_and_kept(path: Path, damage: str) -> None:
+def test_a_broken_file_is_set_aside_and_kept(
+    path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = filled(path)
     broken = {
         "text": b"this is no database\n" * 400,
@@ -131,6 +133,8 @@ def test_a_broken_file_is_set_aside_and_kept(path: Path, damage: str) -> None:
     store = Store(path)
     assert store.set_aside == path.with_suffix(".broken-0")
     assert store.set_aside.read_bytes() == broken
+    assert f"{path} cannot be read" in caplog.text
+    assert str(store.set_aside) in caplog.text
     assert (store.takeover(), store.attachments()) == (None, [])
     store.write_attachment(KEY, ATTACHED)
     store = reopened(store)

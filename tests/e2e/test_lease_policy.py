@@ -51,6 +51,9 @@ def test_the_lease_ends_and_the_server_returns_with_the_same_address(policy: str
         with pytest.raises(ShimError, match="lease ended") as failure:
             pod.check()
         assert failure.value.code == 100
+        with pytest.raises(ShimError, match="no DHCP server answers") as failure:
+            pod.cni("STATUS", cni_version="1.1.0")
+        assert failure.value.code == 51
         if policy == "keep":  # a restart in this state changes nothing
             node.daemon.kill9()  # type: ignore[union-attr]
             node.start_daemon().wait_state("degraded")
@@ -61,6 +64,7 @@ def test_the_lease_ends_and_the_server_returns_with_the_same_address(policy: str
         assert addresses(pod) == had
         assert gateway(pod) == lan.gateway_ip
         pod.check()
+        pod.cni("STATUS", cni_version="1.1.0")
         pod.delete()
 
 

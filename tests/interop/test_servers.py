@@ -169,6 +169,7 @@ def test_an_exhausted_range_is_told(bare: Lan, kind: type[Server]) -> None:
         second.add()
     assert failure.value.code == 11
     assert "DISCOVERs sent in 3 s, no OFFER came back" in failure.value.msg
+    assert "range is full" in failure.value.details
     first.delete()
     second.add()
     assert number(second.address) == 100
@@ -195,3 +196,27 @@ def test_fifty_short_leases_without_a_gap(bare: Lan, seconds: int) -> None:
             assert max(gaps) < 20.0, f"{address} was without a lease"
         assert not wire.dhcp("NAK")
     assert len(set(macs.values())) == 50
+
+
+def test_asked_for_again_after_a_restart(bare: Lan, kind: type[Server]) -> None:
+    """INIT-REBOOT: a lease whose T1 passed while no daemon ran is asked for by its address, and kept."""
+    node, server = ready(bare), kind(bare.gateway)
+    server.start()
+    pod = node.pod("web-0")
+    pod.add()
+    address, mac = pod.address, pod.mac
+    lease = node.api("Leases")["leases"][0]
+    assert node.daemon is not None
+    node.daemon.kill9()
+    over = time.time() + lease["renews_in"]
+    eventually(lambda: time.time() > over + 0.2, 12.0, "T1 is over", 0.1)
+    with Capture(bare.gateway) as wire:
+        node.start_daemon().wait_ready()
+        at_least(wire, 1, "ACK", mac, 4.0)
+        request = wire.dhcp("REQUEST", mac)[0]
+        assert (request.to_all, int(request.ciaddr)) == (True, 0)
+        assert request.options[50] == address.packed
+        assert 54 not in request.options
+        assert not wire.dhcp("DISCOVER")
+    eventually(lambda: node.api("Leases")["leases"][0]["state"] == "bound", 2.0)
+    assert pod.address == address
