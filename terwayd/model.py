@@ -74,7 +74,8 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of any table; `metrics` are RTAX attributes as (name, value)."""
+    """A route of any table; `metrics` are RTAX attributes as (name, value);
+    `foreign` names what it says beyond all this."""
 
     dst: IPNetwork
     dev: str = ""
@@ -87,11 +88,11 @@ class Route:
     type: int = ROUTE_UNICAST
     tos: int = 0
     flags: int = 0
-    metrics: tuple[tuple[str, int], ...] = ()
+    metrics: tuple[tuple[str, int | str], ...] = ()
     hops: tuple[Hop, ...] = ()
     pref: int | None = None
     expires: int | None = None
-    nexthop: int = 0
+    foreign: tuple[str, ...] = ()
 
     def uses(self, dev: str) -> bool:
         return self.dev == dev or any(hop.dev == dev for hop in self.hops)

@@ -78,21 +78,29 @@ def hold(found: Found, nic: str, bridge: str) -> Held:
         # A reload would take the NIC down as NetworkManager lets go of it.  One that is started anew finds
         # that it is not to touch it, and later, by its own note of the NIC, that it had configured it.
         early.append(s.WriteFile(NM_FILE, _network_manager(nic, bridge)))
-        stop, start = ("systemctl", "stop", "NetworkManager"), ("systemctl", "start", "NetworkManager")
         late += [
-            s.Run(stop, back=stop),
-            s.RemoveFile(found.nm_note[0], found.nm_note[1]),
-            s.Run(start, back=start),
+            _systemctl(
+                "reset-failed", "NetworkManager"
+            ),  # systemd starts it five times in ten seconds, no more
+            _systemctl("stop", "NetworkManager"),
+            s.RemoveFile(*found.nm_note),
+            _systemctl("start", "NetworkManager"),
         ]
     if found.ifupdown and found.systemd:
         early.append(s.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
-        reload = ("systemctl", "daemon-reload")
-        late.append(s.Run(reload, back=reload))
+        late.append(_systemctl("daemon-reload"))
     if found.dns:
-        late.append(s.Run(("resolvectl", "dns", bridge, *found.dns)))
+        # It does not always see that the NIC has its address again; what it knows outlives its restart.
+        again = ("systemctl", "try-restart", "systemd-resolved")
+        late.append(s.Run(("resolvectl", "dns", bridge, *found.dns), back=again))
         if found.domains:
             late.append(s.Run(("resolvectl", "domain", bridge, *found.domains)))
     return Held(tuple(early), tuple(late), found.lease, found.userspace_ra)
+
+
+def _systemctl(*words: str) -> s.Run:
+    """What is the same on the way there and back."""
+    return s.Run(("systemctl", *words), back=("systemctl", *words))
 
 
 def _networkd(nic: str, bridge: str) -> str:

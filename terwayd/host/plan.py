@@ -147,10 +147,10 @@ def movable_routes(found: tuple[Route, ...]) -> list[Route]:
     """The routes to move, those without a gateway first: the others' gateways are found by them."""
     kept = [r for r in found if r.table != TABLE_LOCAL and r.type in _MOVABLE_TYPES]
     for route in kept:
-        if route.nexthop:
+        if route.foreign:
             raise Refused(
-                f"the route {route.dst} uses nexthop object {route.nexthop}, which terwayd does not move",
-                hint="write the route with its own `via`, or name another NIC: host.uplink in /etc/terway.toml",
+                f"the route {route.dst} has {' and '.join(route.foreign)}, which terwayd does not move",
+                hint="write the route without it, or name another NIC: host.uplink in /etc/terway.toml",
             )
     gated = {id(r): bool(r.gateway or any(hop.gateway for hop in r.hops)) for r in kept}
     # Of equal routes the first wins, and a route is put in front of those that are there: the last one first.

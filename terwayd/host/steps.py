@@ -27,7 +27,8 @@ _IFA_F_MANAGETEMPADDR = 0x100
 _FEATURE_ECN = 1
 # Of linux/rtnetlink.h: what RTAX_LOCK has a bit for.
 _LOCKABLE = {"RTAX_MTU": 2, "RTAX_WINDOW": 3, "RTAX_RTT": 4, "RTAX_RTTVAR": 5, "RTAX_SSTHRESH": 6}
-_LOCKABLE |= {"RTAX_CWND": 7, "RTAX_ADVMSS": 8, "RTAX_REORDERING": 9, "RTAX_RTO_MIN": 13}
+_LOCKABLE |= {"RTAX_CWND": 7, "RTAX_ADVMSS": 8, "RTAX_REORDERING": 9}  # `ip` locks rto_min by itself
+_METRIC_WORDS = {"RTAX_CC_ALGO": "congctl"}
 _TYPES = {1: "", 6: "blackhole ", 7: "unreachable ", 8: "prohibit "}
 
 
@@ -371,7 +372,7 @@ def _route(route: Route) -> str:
         words += ["src", str(route.prefsrc)]
     if route.priority:
         words += ["metric", str(route.priority)]
-    words += _metrics(dict(route.metrics))
+    words += _metrics(route.metrics)
     if route.flags & RTNH_F_ONLINK:
         words.append("onlink")
     words += ["expires", str(route.expires)] if route.expires is not None else []
@@ -382,14 +383,14 @@ def _route(route: Route) -> str:
     return " ".join(words)
 
 
-def _metrics(metrics: dict[str, int]) -> list[str]:
+def _metrics(metrics: tuple[tuple[str, int | str], ...]) -> list[str]:
     """As ip-route(8) takes them: what is locked is said with each, times have units, features names."""
-    locked = metrics.get("RTAX_LOCK", 0)
+    locked = next((int(value) for name, value in metrics if name == "RTAX_LOCK"), 0)
     words: list[str] = []
-    for name, value in metrics.items():
+    for name, value in metrics:
         if name == "RTAX_LOCK":
             continue
-        words.append(name.removeprefix("RTAX_").lower())
+        words.append(_METRIC_WORDS.get(name, name.removeprefix("RTAX_").lower()))
         if name in _LOCKABLE and locked >> _LOCKABLE[name] & 1:
             words.append("lock")
         if name == "RTAX_FEATURES" and value == _FEATURE_ECN:

@@ -52,7 +52,18 @@ _NUD_USABLE = _NUD_REACHABLE | _NUD_STALE | 0x08 | 0x10 | _NUD_PERMANENT  # and 
 _NEWER_IFA = (("IFA_RT_PRIORITY", "uint32"), ("IFA_TARGET_NETNSID", "uint32"), ("IFA_PROTO", "uint8"))
 ifaddrmsg.nla_map += _NEWER_IFA[max(0, len(ifaddrmsg.nla_map) - 9) :]
 _RTM_F_CLONED = 0x200
-_RTA_NH_ID = 30
+# What a route may say that is not carried over; pyroute2 0.7 does not know RTA_NH_ID.
+_FOREIGN = {
+    "RTA_SRC": "a source prefix",
+    "RTA_IIF": "an incoming interface",
+    "RTA_FLOW": "a realm",
+    "RTA_ENCAP": "an encapsulation",
+    "RTA_ENCAP_TYPE": "an encapsulation",
+    "RTA_NH_ID": "a nexthop object",
+    "UNKNOWN": "a nexthop object",
+}
+_NEWER_RTAX = (("RTAX_CC_ALGO", "asciiz"), ("RTAX_FASTOPEN_NO_COOKIE", "uint32"))
+rtmsg.metrics.nla_map += _NEWER_RTAX[max(0, len(rtmsg.metrics.nla_map) - 16) :]
 _USER_HZ = 100
 _DUMPS = 50  # times that a dump is tried which changes cut short
 
@@ -97,7 +108,9 @@ class Netlink:
         links = tuple(link for link in map(self.link, devs) if link is not None)
         return self._host(links, {link.index: link.name for link in links}, ())
 
-    def _host(self, links: tuple[Link, ...], names: dict[int, str], neighbours: tuple[Neighbour, ...]) -> Host:
+    def _host(
+        self, links: tuple[Link, ...], names: dict[int, str], neighbours: tuple[Neighbour, ...]
+    ) -> Host:
         return Host(
             links=links,
             addresses=tuple(_address(message, names) for message in self._dump(self._ipr.get_addr)),
@@ -201,8 +214,17 @@ class Netlink:
 
     def add_route(self, route: Route) -> None:
         """Put a route in front of those with the same destination and metric; it may be there already."""
-        with _told(f"ip route prepend {route.dst} dev {route.dev}", errno.EEXIST):
-            self._send(self._rtmsg(route), RTM_NEWROUTE, NLM_F_CREATE)
+        try:
+            with _told(f"ip route prepend {route.dst} dev {route.dev}", errno.EEXIST):
+                self._send(self._rtmsg(route), RTM_NEWROUTE, NLM_F_CREATE)
+        except KernelError as error:
+            # One whose gateway is not reached any more would not be taken today, but stays when it is there.
+            if error.errno != errno.ENETUNREACH or not self._is_there(route):
+                raise
+
+    def _is_there(self, route: Route) -> bool:
+        names = {link.index: link.name for link in self.links()}
+        return route in self._routes(_AF[route.dst.version], names)
 
     def delete_route(self, route: Route) -> None:
         """Delete a route, which may be gone already, or its interface."""
@@ -376,7 +398,6 @@ def _route(message: Any, names: dict[int, str]) -> Route:
     expires = cache["rta_expires"] if cache and message["family"] == 10 else 0
     metrics = message.get_attr("RTA_METRICS")
     prefsrc = message.get_attr("RTA_PREFSRC")
-    unknown = [value for name, value in message["attrs"] if name in {"UNKNOWN", "RTA_NH_ID"}]
     return Route(
         dst=ip_network(f"{dst}/{message['dst_len']}"),
         dev=names.get(message.get_attr("RTA_OIF") or 0, ""),
@@ -393,14 +414,7 @@ def _route(message: Any, names: dict[int, str]) -> Route:
         hops=tuple(_hops(message, names)),
         pref=message.get_attr("RTA_PREF") or None,
         expires=expires // _USER_HZ if expires > 0 else None,
-        nexthop=1 if any(_is_nexthop(value) for value in unknown) else 0,
-    )
-
-
-def _is_nexthop(value: Any) -> bool:
-    """pyroute2 0.7 does not know RTA_NH_ID: it shows as an unknown attribute with its header."""
-    return isinstance(value, int) or (
-        isinstance(value, dict) and value.get("header", {}).get("type") == _RTA_NH_ID
+        foreign=tuple(sorted({_FOREIGN[name] for name, _ in message["attrs"] if name in _FOREIGN})),
     )
 
 

@@ -122,8 +122,14 @@ class Attachments:
         now = epoch()
         links = {link.name for link in await self._worker.call(lambda netlink: netlink.links())}
         for record in self._store.attachments():
-            known = codec.decode(Attachment, record.pod)
-            lease = Lease.from_dict(record.lease).shifted(now.since(record.epoch)) if record.lease else None
+            try:
+                known = codec.decode(Attachment, record.pod)
+                lease = (
+                    Lease.from_dict(record.lease).shifted(now.since(record.epoch)) if record.lease else None
+                )
+            except ValueError as error:
+                log.error("%s: the row of a pod cannot be read and is left out: %s", self._store.path, error)
+                continue
             identity = known.identity(self._config.dhcp.vendor_class)
             if known.host_ifname in links and lease is not None:  # also one that is over: see upkeep
                 self._known[known.key] = known

@@ -177,9 +177,9 @@ def routes() -> None:
         six = found[IPv6Network("2001:db8:7::/48")]
         assert (six.gateway, six.pref, six.priority) == (IPv6Address("fe80::1"), 1, 1024)
         assert 595 <= (six.expires or 0) <= 600
-        assert found[IPv4Network("10.9.0.0/16")].nexthop
+        assert found[IPv4Network("10.9.0.0/16")].foreign
         assert not [
-            known for known in found.values() if known.nexthop and known.dst != IPv4Network("10.9.0.0/16")
+            known for known in found.values() if known.foreign and known.dst != IPv4Network("10.9.0.0/16")
         ]
         assert host.gateways_of("eth0") == (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
 
@@ -191,7 +191,7 @@ def routes() -> None:
         own = [
             known
             for known in found.values()
-            if known.dev == "eth0" and not known.nexthop and known.dst.prefixlen
+            if known.dev == "eth0" and not known.foreign and known.dst.prefixlen
         ]
         own += [known for known in found.values() if known.hops]
         before = shown_routes()

@@ -66,12 +66,14 @@ def test_where_nobody_manages_nothing_is_done() -> None:
             [
                 r"printf '[main]\ndns=none\n\n[keyfile]\nunmanaged-devices+=interface-name:eth0;"
                 rf"interface-name:mybr0;interface-name:tw*\n' > {NM_FILE}",
+                "systemctl reset-failed NetworkManager",
                 "systemctl stop NetworkManager",
                 "rm -f /run/NetworkManager/devices/2",
                 "systemctl start NetworkManager",
             ],
             [
                 f"rm -f {NM_FILE}",
+                "systemctl reset-failed NetworkManager",
                 "systemctl stop NetworkManager",
                 r"printf '[device]\nmanaged=true\n' > /run/NetworkManager/devices/2",
                 "systemctl start NetworkManager",
@@ -106,7 +108,7 @@ def test_where_nobody_manages_nothing_is_done() -> None:
                 "resolvectl dns mybr0 192.0.2.1",
                 "resolvectl domain mybr0 lan",
             ],
-            [f"rm -f {NETWORKD_FILE}", "networkctl reload"],
+            [f"rm -f {NETWORKD_FILE}", "networkctl reload", "systemctl try-restart systemd-resolved"],
         ),
     ],
 )

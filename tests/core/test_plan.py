@@ -289,6 +289,6 @@ def test_a_bridge_of_someone_else_is_refused() -> None:
 
 
 def test_a_nexthop_object_is_refused() -> None:
-    with pytest.raises(Refused, match=r"the route 10\.0\.0\.0/8 uses nexthop object") as caught:
-        planned(host(routes=(route("10.0.0.0/8", nexthop=1),)))
+    with pytest.raises(Refused, match=r"the route 10\.0\.0\.0/8 has a nexthop object") as caught:
+        planned(host(routes=(route("10.0.0.0/8", foreign=("a nexthop object",)),)))
     assert "host.uplink" in caught.value.hint
