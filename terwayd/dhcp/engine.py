@@ -36,7 +36,10 @@ _HINT_SILENT: Final = (
     "see whether frames of other MAC addresses may pass (port security; ESXi: promiscuous mode and forged "
     "transmits), and watch them: tcpdump -nei any 'port 67 or port 68'"
 )
-_HINT_FULL: Final = "others on this node have leases: the DHCP server's range is full, most likely, or it shuts this client out"
+_HINT_FULL: Final = (
+    "others on this node have leases: the DHCP server's range is full, most likely, or it is down by now; "
+    "see whether it answers: tcpdump -nei any 'port 67 or port 68'"
+)
 _HINT_REFUSED: Final = "look into the log of the DHCP server: is its range full, is this client shut out?"
 
 

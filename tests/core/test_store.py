@@ -109,7 +109,17 @@ def filled(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["text", "header", "middle", "cut", "json", "tables"])
+def in_the_index(path: Path, whole: bytes) -> bytes:
+    """The rows can all be read, but not be found by their key."""
+    db = sqlite3.connect(path)
+    (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE type = 'index'").fetchone()
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    at = (page - 1) * size + size // 2
+    return whole[:at] + b"\xa5" * 500 + whole[at + 500 :]
+
+
+@pytest.mark.parametrize("damage", ["text", "header", "middle", "index", "cut", "json", "tables"])
 def test_a_broken_file_is_set_aside_and_kept(
     path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,6 +128,7 @@ def test_a_broken_file_is_set_aside_and_kept(
         "text": b"this is no database\n" * 400,
         "header": b"\xff" * 100 + whole[100:],
         "middle": whole[:4096] + b"\xa5" * (len(whole) - 8192) + whole[-4096:],
+        "index": in_the_index(path, whole),
         "cut": whole[: len(whole) // 2],
     }.get(damage, whole)
     path.write_bytes(broken)

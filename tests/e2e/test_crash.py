@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.lab import Lan, eventually
+from tests.lab import Lan, Node, Pod, eventually
 
 PODS = 20
 
@@ -51,9 +51,21 @@ def test_a_lease_whose_pod_went_while_nobody_watched_is_given_back(lan: Lan) -> 
     stays.add()
     daemon.kill9()
     gone.remove()
-    eventually(lambda: len([link for link in node.ip_json("link") if link["ifname"].startswith("tw")]) == 1)
+    eventually(
+        lambda: {"twdhcp", "twdhcp0"} == {name for name in links(node) if name[:2] == "tw"} - {port(stays)}
+    )
 
     node.start_daemon().wait_ready()
 
     eventually(lambda: [lease.mac for lease in lan.dhcp.leases()] == [stays.mac], 5, "one lease is left")
     assert [lease["name"] for lease in node.api("io.terway.Leases")["leases"]] == ["stays"]
+
+
+def links(node: Node) -> set[str]:
+    return {str(link["ifname"]) for link in node.ip_json("link")}
+
+
+def port(pod: Pod) -> str:
+    """The host's end of the pod's interface."""
+    assert pod.result is not None
+    return str(pod.result["interfaces"][1]["name"])

@@ -61,13 +61,17 @@ def each(lan: Lan, action: str, how: str) -> list[tuple[Node, State]]:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_killed_at_every_step_and_started_again(lan: Lan, action: str) -> None:
-    for cut, before in each(lan, action, "kill"):
-        daemon = cut.start_daemon().wait_ready()
+    def goes_on(item: tuple[Node, State]) -> None:
+        cut, before = item
+        daemon = cut.start_daemon().wait_ready(60)
         assert reachable(lan, cut), cut.name
         cut.terwayctl("teardown")
         assert cut.state().diff(before) == [], cut.name
         assert reachable(lan, cut), cut.name
         daemon.term()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(goes_on, each(lan, action, "kill")))
 
 
 @pytest.mark.parametrize("action", ACTIONS)

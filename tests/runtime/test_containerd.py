@@ -20,7 +20,8 @@ WATCH = "tcpdump -nei any 'port 67 or port 68'"  # the hint's command
 
 def host_ends(node: Node) -> list[str]:
     """The node's ends of the veth pairs."""
-    return [link["ifname"] for link in node.ip_json("link show") if link["ifname"].startswith("tw")]
+    names = [str(link["ifname"]) for link in node.ip_json("link show")]
+    return [name for name in names if name.startswith("tw") and not name.startswith("twdhcp")]
 
 
 def wait_until_nothing_is_left(lan: Lan, node: Node, timeout: float = 2.0) -> None:
