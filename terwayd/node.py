@@ -103,6 +103,11 @@ class Node:
     def known_pods(self) -> Attachments | None:
         return self._attachments
 
+    @property
+    def down(self) -> bool:
+        """Whether the host has been given back: then no pod is attached."""
+        return self.health.condition is Condition.DOWN
+
     def pods(self) -> Attachments:
         """The pods; HostError with the reason while the node takes none."""
         if self._attachments is None or self.health.condition is not Condition.READY:

@@ -136,7 +136,7 @@ class Methods:
     async def _plan(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         takeover = self._node.takeover
         action = parameters.get("action", "setup")
-        if action not in {"setup", "teardown"}:
+        if action not in ("setup", "teardown"):
             raise invalid("action")
         work = takeover.plan_setup if action == "setup" else takeover.plan_teardown
         return plan_dict(await self._node.worker.call(work))

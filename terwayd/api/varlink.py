@@ -178,9 +178,10 @@ class _Channel:
 def _request(raw: bytes) -> tuple[str, dict[str, Any], bool]:
     try:
         message = json.loads(raw)
-        method, parameters = message["method"], message.get("parameters") or {}
+        method, parameters = message["method"], message.get("parameters")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise invalid("method") from None
+    parameters = {} if parameters is None else parameters
     if not isinstance(method, str) or not isinstance(parameters, dict):
         raise invalid("method" if not isinstance(method, str) else "parameters")
     return method, parameters, bool(message.get("oneway"))

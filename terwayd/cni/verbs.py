@@ -26,6 +26,9 @@ class Node(Protocol):
     async def tried(self) -> None:
         """Return when the node has been brought up, or could not be: a call may come while it starts."""
 
+    @property
+    def down(self) -> bool: ...
+
     def pods(self) -> Attachments:
         """Raises HostError while the node takes no pods."""
 
@@ -43,7 +46,8 @@ async def answer(
         case "ADD":
             return await _add(node, call, descriptor)
         case "DEL":
-            await _pods(node).delete(call.key)
+            if not node.down:  # else there is nothing left to take out, and the runtime shall not wait for it
+                await _pods(node).delete(call.key)
         case "CHECK":
             _check(node, call)
         case "GC":

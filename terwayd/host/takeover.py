@@ -17,7 +17,7 @@ from terwayd.clock import boottime, epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, RolledBack
 from terwayd.host import apply as do
-from terwayd.host import dead_man, find_managers, verify
+from terwayd.host import adopt, dead_man, find_managers, verify
 from terwayd.host.drift import Drift, drift
 from terwayd.host.managers import hold
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
@@ -84,6 +84,7 @@ class Takeover:
         With `confirm_within` (seconds) it is undone after that time unless confirm() is called.
         """
         self._recover(netlink)
+        self._adopt(netlink)
         if self.standing(netlink) is not None:
             return self._stands(netlink)
         wanted = self.plan_setup(netlink)
@@ -155,6 +156,7 @@ class Takeover:
 
     def teardown(self, netlink: Netlink) -> Standing:
         """Give the host back what it had.  HostError names what could not be given back."""
+        self._adopt(netlink)
         record = self._store.takeover()
         if record is None or record.boot_id != epoch().boot_id:
             self._store.clear_takeover()
@@ -227,6 +229,20 @@ class Takeover:
         return Standing(
             current.uplink, current.bridge, host, bool(found.steps), len(found.steps), milliseconds
         )
+
+    def _adopt(self, netlink: Netlink) -> None:
+        """Know a takeover again whose journal is lost, by the mark on the NIC."""
+        host, bridge = netlink.observe(), self._config.host.bridge
+        nic = adopt.uplink_of(host, bridge) if self._store.takeover() is None else None
+        if nic is None:
+            return
+        sysctls = read_sysctls(COPIED_SYSCTLS, bridge, "default")
+        earlier = adopt.before(host, nic, bridge, sysctls)
+        link = earlier.link(nic.name)
+        assert link is not None
+        log.warning("%s is under %s already, and the journal does not know it: adopted", nic.name, bridge)
+        record = TakeoverRecord(epoch().boot_id, "up", codec.encode(plan(earlier, link, bridge)))
+        self._store.write_takeover(record)
 
     def _recover(self, netlink: Netlink) -> None:
         """Lead back from a takeover or teardown that a crash cut short; forget those of earlier boots."""

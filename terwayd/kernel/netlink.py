@@ -339,7 +339,7 @@ def _link(message: Any) -> Link:
         up=bool(message["flags"] & 0x1),
         carrier=bool(message["flags"] & 0x10000),
         loopback=bool(message["flags"] & 0x8),
-        wireless=not kind and any(Path("/sys/class/net", name, x).exists() for x in ("wireless", "phy80211")),
+        wireless=any(Path("/sys/class/net", name, x).exists() for x in ("wireless", "phy80211")),
         alias=message.get_attr("IFLA_IFALIAS") or "",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ import pytest
 from terwayd.errors import KernelError
 from terwayd.kernel.netlink import Netlink, read_sysctls, write_sysctl
 from terwayd.model import Address, Hop, Neighbour, Route
-from tests.contract.isolated import LAN_MAC, MAC, PLAIN, check, ip, run, sysctl, wire
+from tests.contract.isolated import LAN_MAC, MAC, PLAIN, check, ip, run, sysctl, until, wire
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root")
 
@@ -183,11 +184,6 @@ def routes() -> None:
         ]
         assert host.gateways_of("eth0") == (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
 
-        # What the kernel remembers of a path's MTU is no route.
-        run("ip", "route", "get", "10.1.2.3")
-        run("ping", "-c1", "-W1", "2001:db8::1")
-        assert len(netlink.observe().routes) == len(host.routes)
-
         own = [
             known
             for known in found.values()
@@ -212,6 +208,29 @@ def routes() -> None:
         with refused(errno.ENODEV, "nobody0"):
             netlink.add_route(Route(IPv4Network("10.8.0.0/16"), "nobody0"))
         netlink.delete_route(Route(IPv4Network("10.8.0.0/16"), "nobody0"))
+
+
+def what_a_path_can_carry_is_no_route() -> None:
+    """The kernel keeps the MTU of a path as a route of its own making, and lists it with the others."""
+    wire()
+    ip(*PLAIN)
+    run("ip", "netns", "exec", "lan", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    ip(
+        "link add far0 mtu 1300 type veth peer name far1",
+        "link set far0 up",
+        "link set far1 up",
+        "addr add 2001:db8:ff::1/64 dev far0 nodad",
+        netns="lan",
+    )
+    with Netlink() as netlink:
+        before = netlink.observe().routes
+        big = ["ping", "-6", "-n", "-c1", "-W0.2", "-s1400", "2001:db8:ff::2"]
+        until(
+            lambda: "Packet too big"
+            in subprocess.run(big, capture_output=True, text=True, check=False).stdout
+        )
+        assert "mtu 1300" in run("ip", "-6", "route", "show", "cache")
+        assert netlink.observe().routes == before
 
 
 def shown_routes() -> list[str]:
@@ -337,7 +356,7 @@ def sysctls() -> None:
     "what",
     [
         *("links", "wireless", "addresses", "routes", "a_route_that_would_not_be_taken_any_more"),
-        *("neighbours", "bridges_and_pods", "sysctls"),
+        *("neighbours", "bridges_and_pods", "sysctls", "what_a_path_can_carry_is_no_route"),
     ],
 )
 def test_netlink(what: str) -> None:

@@ -6,8 +6,6 @@ from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from typing import Any
 
 from terwayd.model import (
-    IFA_F_NOPREFIXROUTE,
-    IFA_F_PERMANENT,
     SCOPE_LINK,
     Address,
     Host,
@@ -81,17 +79,3 @@ def host(**changes: Any) -> Host:
         },
     }
     return Host(**{**parts, **changes})
-
-
-__all__ = [
-    "ETH0",
-    "ETH1",
-    "IFA_F_NOPREFIXROUTE",
-    "IFA_F_PERMANENT",
-    "LO",
-    "MAC",
-    "address",
-    "connected",
-    "host",
-    "route",
-]

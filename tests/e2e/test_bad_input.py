@@ -93,6 +93,20 @@ UPLINKS = {
 }
 
 
+def test_a_wireless_nic_must_not_be_taken(wrong: Node) -> None:
+    """No kernel module makes one here; what the daemon looks at is the directory that each of them has."""
+    wrong.write("/etc/terway.toml", '[host]\nuplink = "eth0"\n')
+    wrong.run("mount -t tmpfs tmpfs /sys/class/net && mkdir -p /sys/class/net/eth0/wireless")
+    before = wrong.state()
+    daemon = wrong.start_daemon().wait_state("degraded")
+    try:
+        assert "host.uplink: eth0 is wireless" in wrong.terwayctl("status", check=False).stdout
+        assert wrong.state().diff(before) == []
+    finally:
+        daemon.term()
+        wrong.run("umount /sys/class/net")
+
+
 @pytest.mark.parametrize("kind", UPLINKS)
 def test_a_nic_that_must_not_be_taken(wrong: Node, kind: str) -> None:
     uplink, setup, reason, hint = UPLINKS[kind]
@@ -188,6 +202,20 @@ def test_a_state_database_that_means_nothing(wrong: Node, content: str) -> None:
             wrong.terwayctl("teardown")
             daemon.term()
         wrong.run("rm -rf /var/lib/terwayd/*")
+
+
+def test_a_state_database_that_is_lost_while_the_host_is_bridged(lan: Lan) -> None:
+    """The kernel tells all of it: the NIC's alias, the bridge, the veths and their aliases."""
+    node = lan.node("lost")
+    before = node.state()
+    node.start_daemon().wait_ready()
+    assert node.daemon is not None
+    node.daemon.kill9()
+    node.run("rm -f /var/lib/terwayd/*")
+    daemon = node.start_daemon().wait_ready()
+    node.terwayctl("teardown")
+    assert node.state().diff(before) == []
+    daemon.term()
 
 
 # The runtime's call.
