@@ -16,8 +16,8 @@ from terwayd import codec
 from terwayd.clock import boottime, epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, RolledBack
-from terwayd.host import apply as do
 from terwayd.host import adopt, dead_man, find_managers, verify
+from terwayd.host import apply as do
 from terwayd.host.drift import Drift, drift
 from terwayd.host.managers import hold
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
