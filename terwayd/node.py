@@ -213,20 +213,20 @@ class Node:
         """Give the host back.  Refuses while pods are attached, unless `force`: then they are detached."""
         async with self._changing:
             pods = self._attachments
-            if pods is not None and len(pods):
-                if not force:
-                    names = ", ".join(sorted(str(known) for known in pods))
-                    raise HostError(
-                        f"{len(pods)} pods would lose the LAN: {names}",
-                        hint="move them away first (kubectl drain), or terwayctl teardown --force",
-                    )
+            if pods is not None and len(pods) and not force:
+                names = ", ".join(sorted(str(known) for known in pods))
+                raise HostError(
+                    f"{len(pods)} pods would lose the LAN: {names}",
+                    hint="move them away first (kubectl drain), or terwayctl teardown --force",
+                )
+            self._become(Condition.DOWN, "the host has been given back", "terwayctl setup")
+            if pods is not None:
                 for known in list(pods):
                     await pods.delete(known.key)
             install.remove_conflist(self.config.cni)
             self._stop_pods()
             if self._probation is not None:
                 self._probation.cancel()
-            self._become(Condition.DOWN, "the host has been given back", "terwayctl setup")
             try:
                 return await self._worker.call(self._takeover.teardown)
             except TerwayError as error:

@@ -12,7 +12,8 @@ from pathlib import Path
 from terwayd.errors import HostError, KernelError
 from terwayd.host import steps as s
 from terwayd.host.find_managers import client_pids
-from terwayd.kernel.netlink import Netlink, write_sysctl
+from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.sysctl import write_sysctl
 
 TIMEOUT = 10.0  # seconds that a manager's command may take
 

@@ -24,7 +24,8 @@ from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdress
 from terwayd.host.steps import AddAddress, AddRoute, Release, Run, Step, StopClient, undo
 from terwayd.host.uplink import find_uplink
 from terwayd.kernel import local
-from terwayd.kernel.netlink import Netlink, read_sysctls
+from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.sysctl import read_sysctls
 from terwayd.model import Host
 from terwayd.store import Store, TakeoverRecord
 
@@ -249,7 +250,7 @@ class Takeover:
         record = self._store.takeover()
         if record is None:
             return
-        if record.boot_id != epoch().boot_id:
+        if record.boot_id != epoch().boot_id or not _readable(record):
             self._store.clear_takeover()
         elif record.state not in STANDING:
             log.warning("a %s of the host was cut short: undoing it", record.state)
@@ -297,3 +298,13 @@ class Takeover:
 def _grace(current: Plan) -> float:
     """The seconds that doing or undoing all steps may take, with managers that take their time."""
     return _GRACE + do.TIMEOUT * sum(isinstance(step, Run | StopClient) for step in current.steps)
+
+
+def _readable(record: TakeoverRecord) -> bool:
+    """Whether this terwayd understands the plan; that of another version may have other steps."""
+    try:
+        codec.decode(Plan, record.plan)
+    except (ValueError, TypeError) as error:
+        log.error("the journal's plan cannot be read, and is made anew from the kernel: %s", error)
+        return False
+    return True

@@ -8,7 +8,8 @@ would mislead the bridge.  Runs in the netlink thread.
 
 from __future__ import annotations
 
-from terwayd.kernel.netlink import Netlink, write_sysctl
+from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.sysctl import write_sysctl
 
 PORT = "twdhcp"
 FREE_END = "twdhcp0"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
+from weakref import WeakValueDictionary
 
 from terwayd import codec
 from terwayd.clock import boottime, epoch
@@ -85,7 +86,8 @@ class Attachments:
         self._on_change = on_change
         self._known: dict[Key, Attachment] = {}
         self._adding: dict[Key, asyncio.Task[Any]] = {}
-        self._locks: dict[Key, asyncio.Lock] = {}
+        # A lock is there for as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._former: dict[str, IPv4Address] = {}
         self.upkeep = Upkeep(
             config.pods.lost_lease,
@@ -290,8 +292,7 @@ class Attachments:
         """Give the lease back, then take the interface out; an attachment nobody knows is done already."""
         if (adding := self._adding.get(key)) is not None:
             adding.cancel()
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
+        async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._known.get(key)
             if known is not None:
                 self._engine.release(key)
@@ -300,8 +301,6 @@ class Attachments:
                 del self._known[key]
                 log.info("%s is detached", known)
                 self._on_change()
-        if not lock.locked() and key not in self._known:
-            self._locks.pop(key, None)
 
     async def sweep(self) -> None:
         """Detach whatever lost its interface without a DEL: its namespace is gone, and so is its pod."""

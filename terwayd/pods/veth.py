@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from terwayd.errors import CniError, KernelError
-from terwayd.kernel.netlink import Netlink, write_sysctl
+from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.sysctl import write_sysctl
 from terwayd.model import RTNH_F_ONLINK, SCOPE_LINK, Address, Route
 from terwayd.pods.identity import Attachment, host_mac
 from terwayd.pods.routes import PodRoute

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from terwayd.errors import KernelError
-from terwayd.kernel.netlink import Netlink, read_sysctls, write_sysctl
+from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.sysctl import read_sysctls, write_sysctl
 from terwayd.model import Address, Hop, Neighbour, Route
 from tests.contract.isolated import LAN_MAC, MAC, PLAIN, check, ip, run, sysctl, until, wire
 

@@ -21,6 +21,7 @@ PURE = [
     *("terwayd.cni", "terwayd.cni.protocol", "terwayd.dhcp", "terwayd.dhcp.client", "terwayd.dhcp.frame"),
     *("terwayd.dhcp.journal", "terwayd.dhcp.lease", "terwayd.dhcp.messages", "terwayd.dhcp.options"),
     *("terwayd.dhcp.packet", "terwayd.dhcp.table", "terwayd.host", "terwayd.host.plan"),
+    *("terwayd.host.adopt", "terwayd.host.drift", "terwayd.host.words"),
     *("terwayd.host.lease", "terwayd.host.managers"),
     *("terwayd.host.steps", "terwayd.host.uplink", "terwayd.pods", "terwayd.pods.identity"),
     *("terwayd.pods.routes", "terwayd.pods.services"),

@@ -218,6 +218,24 @@ def test_a_state_database_that_is_lost_while_the_host_is_bridged(lan: Lan) -> No
     daemon.term()
 
 
+def test_a_journal_of_another_version(lan: Lan) -> None:
+    """Its plan has steps that nobody knows here: what the kernel tells is enough."""
+    node = lan.node("other")
+    before = node.state()
+    daemon = node.start_daemon().wait_ready()
+    daemon.kill9()
+    change = "UPDATE takeover SET plan = replace(plan, 'Enslave', 'Embrace')"
+    script = (
+        f"import sqlite3; d = sqlite3.connect('/var/lib/terwayd/state.db'); d.execute({change!r}); d.commit()"
+    )
+    node.run(["/usr/bin/python3", "-c", script])
+    daemon = node.start_daemon().wait_ready()
+    assert "cannot be read" in daemon.log()
+    node.terwayctl("teardown")
+    assert node.state().diff(before) == []
+    daemon.term()
+
+
 # The runtime's call.
 
 CONFIG = '{"cniVersion":"1.0.0","name":"terway","type":"cni-terway"}'
