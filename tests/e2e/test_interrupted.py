@@ -59,6 +59,7 @@ def each(lan: Lan, action: str, how: str) -> list[tuple[Node, State]]:
     return nodes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("action", ACTIONS)
 def test_killed_at_every_step_and_started_again(lan: Lan, action: str) -> None:
     def goes_on(item: tuple[Node, State]) -> None:
