@@ -154,11 +154,6 @@ def addresses(raw: bytes) -> tuple[IPv4Address, ...]:
     return tuple(IPv4Address(raw[at : at + 4]) for at in range(0, len(raw), 4))
 
 
-def pack_addresses(values: Iterable[IPv4Address]) -> bytes:
-    """The bytes of a list of addresses."""
-    return b"".join(value.packed for value in values)
-
-
 def name(raw: bytes) -> str:
     """A host or domain name, without NUL and dot at its end.
 
