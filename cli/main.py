@@ -1,4 +1,4 @@
-"""The command line: what can be typed, and how every way out looks.
+"""The command line: what can be typed.
 
 Commands live in modules of their own and are imported when one is asked for, so that the answer
 to `status` does not wait for code it does not need.
@@ -6,20 +6,9 @@ to `status` does not wait for code it does not need.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import os
-import shlex
-import sys
-import traceback
-
 import typer
 
 from .client import SOCKET, Client
-from .errors import exit_status, kind
-from .render import clean
-
-COMMANDS = ("status", "leases", "setup", "confirm", "rollback", "teardown")
 
 app = typer.Typer(
     name="terwayctl",
@@ -116,64 +105,3 @@ def teardown(
     from .teardown import run
 
     return run(context.obj, force=force, dry_run=dry_run, as_json=as_json)
-
-
-def _say(message: str, hint: str) -> None:
-    first, *more = message.splitlines() or [""]
-    print(f"error: {clean(first)}", *map(clean, more), sep="\n", file=sys.stderr)
-    if hint:
-        print(f"hint: {clean(hint)}", file=sys.stderr)
-
-
-def _usage(error: Exception, arguments: list[str]) -> int:
-    """A wrong command line; `error` is click's, which may not be imported by name."""
-    context = getattr(error, "ctx", None)
-    hint = f"{context.command_path if context else 'terwayctl'} --help"
-    message = str(error.format_message())  # type: ignore[attr-defined]
-    if message.startswith("No such command"):
-        typed = next((a for a in arguments if repr(a) in message), "")
-        if near := difflib.get_close_matches(typed, COMMANDS, n=1):
-            hint = f"terwayctl {near[0]}"
-    _say(message, hint)
-    return int(error.exit_code)  # type: ignore[attr-defined]
-
-
-def _fail(error: Exception, arguments: list[str]) -> int:
-    hint = getattr(error, "hint", "")
-    if exit_status(error) == 6 and os.geteuid() != 0:
-        hint = shlex.join(["sudo", "terwayctl", *arguments])
-    message = getattr(error, "message", "") or str(error)
-    if not hasattr(error, "hint") and kind(error) != "NotPermittedError":  # not one of ours: a bug
-        message = f"{type(error).__name__}: {message}"
-        hint = shlex.join(["terwayctl", "--debug", *arguments])
-    _say(message, hint)
-    return exit_status(error)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command line and return its exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = given[: given.index("--")] if "--" in given else given
-    debug = "--debug" in options
-    given = [word for word in options if word != "--debug"] + given[len(options) :]
-    for stream in (sys.stdout, sys.stderr):  # an old locale shall not turn an arrow into a traceback
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        result = app(args=given, prog_name="terwayctl", standalone_mode=False)
-        sys.stdout.flush()
-    except (typer.Abort, KeyboardInterrupt):
-        return 130
-    except BrokenPipeError:
-        # Whoever read has seen enough; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        return _usage(error, given) if hasattr(error, "format_message") else _fail(error, given)
-    return result if isinstance(result, int) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,8 +14,8 @@ import pytest
 
 import cli.status  # noqa: F401 (before a test gives up the right to read it)
 from cli.client import Client
+from cli.entry import main
 from cli.errors import DaemonUnavailable, exit_status
-from cli.main import main
 from cli.render import clean, duration
 from terwayd import __version__
 from tests.core.cli_server import canned, failed, pod, reply, serving, status

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cli.main import main
+from cli.entry import main
 from cli.setup import ssh_session
 from tests.core.cli_server import canned, failed, serving
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cli.main import main
+from cli.entry import main
 from tests.core.cli_server import canned, pod, serving, status
 
 ROOT = Path(__file__).parents[2]
