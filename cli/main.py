@@ -105,3 +105,28 @@ def teardown(
     from .teardown import run
 
     return run(context.obj, force=force, dry_run=dry_run, as_json=as_json)
+
+
+metrics = typer.Typer(name="metrics", help="Counters and state for Prometheus.")
+app.add_typer(metrics)
+
+
+@metrics.command("print")
+def metrics_print(context: typer.Context) -> int:
+    """Print them in Prometheus' text format."""
+    from .metrics import show
+
+    return show(context.obj)
+
+
+@metrics.command("write")
+def metrics_write(
+    context: typer.Context,
+    path: str = typer.Argument(
+        ..., metavar="FILE", help="such as /var/lib/prometheus/node-exporter/terwayd.prom"
+    ),
+) -> int:
+    """Write them into a file for node_exporter's textfile collector, at one stroke."""
+    from .metrics import write
+
+    return write(context.obj, path)

@@ -124,6 +124,18 @@ def _targets(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _listen(value: object) -> str:
+    expected = '"" or "ADDRESS:PORT", such as "127.0.0.1:9753" or "[::]:9753"'
+    text = _text(value)
+    address, _, port = text.rpartition(":")
+    try:
+        if text and not (ipaddress.ip_address(address.strip("[]")) and 0 < int(port) < 65536):
+            raise ValueError(expected)
+    except ValueError:
+        raise ValueError(expected) from None
+    return text
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -183,6 +195,13 @@ class CniConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """[metrics]: where Prometheus may read by TCP."""
+
+    listen: str = _key("", _listen)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole of /etc/terway.toml."""
 
@@ -190,10 +209,17 @@ class Config:
     dhcp: DhcpConfig = DhcpConfig()
     pods: PodsConfig = PodsConfig()
     cni: CniConfig = CniConfig()
+    metrics: MetricsConfig = MetricsConfig()
     path: str = DEFAULT_PATH
 
 
-_SECTIONS: dict[str, type] = {"host": HostConfig, "dhcp": DhcpConfig, "pods": PodsConfig, "cni": CniConfig}
+_SECTIONS: dict[str, type] = {
+    "host": HostConfig,
+    "dhcp": DhcpConfig,
+    "pods": PodsConfig,
+    "cni": CniConfig,
+    "metrics": MetricsConfig,
+}
 
 
 def parse(text: str, path: str = DEFAULT_PATH) -> Config:

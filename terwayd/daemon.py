@@ -15,6 +15,7 @@ import socket
 from pathlib import Path
 
 from terwayd import __version__, config, systemd
+from terwayd.api.http import Exporter
 from terwayd.api.methods import Methods
 from terwayd.api.varlink import Server
 from terwayd.errors import ConfigError, Refused, RolledBack, TerwayError
@@ -67,11 +68,14 @@ async def run(given: argparse.Namespace) -> None:
         )
     node = Node(read_config(given.config), Store(), on_change=lambda: _show(node))
     passed = systemd.passed_socket()
-    server = Server(passed or _listen(SOCKET), Methods(node).handle)
+    methods = Methods(node)
+    server = Server(passed or _listen(SOCKET), methods.handle)
+    exporter = Exporter(node.config.metrics.listen, methods.metrics_page)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     server.start()
+    await exporter.start()
     tasks = [asyncio.create_task(_keep_up(node)), asyncio.create_task(_watchdog(node))]
     try:
         ended = asyncio.create_task(ending.wait())
@@ -84,6 +88,7 @@ async def run(given: argparse.Namespace) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.close()
+        exporter.close()
         if passed is None:
             Path(SOCKET).unlink(missing_ok=True)
         node.close()

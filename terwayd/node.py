@@ -23,9 +23,9 @@ from typing import Any
 from terwayd.clock import boottime
 from terwayd.cni import install
 from terwayd.config import Config, Network
-from terwayd.dhcp.client import FAST, FULL, Event
+from terwayd.dhcp.client import FAST, FULL, Conflict, Event, Lost, NoAnswer
 from terwayd.dhcp.engine import Engine
-from terwayd.errors import HostError, TerwayError
+from terwayd.errors import HostError, RolledBack, TerwayError
 from terwayd.host.drift import Limit, drift
 from terwayd.host.takeover import Standing, Takeover
 from terwayd.host.uplink import uplink_alias
@@ -34,6 +34,7 @@ from terwayd.kernel import local
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
+from terwayd.metrics import Metrics
 from terwayd.model import Host, Link
 from terwayd.pods import services
 from terwayd.pods.attach import Attachments, Lan
@@ -43,6 +44,7 @@ from terwayd.store import Store
 
 log = logging.getLogger(__name__)
 
+_TOLD: dict[type, str] = {Lost: "lost", Conflict: "conflict", NoAnswer: "no_answer"}
 _PATIENCE = 30.0  # seconds that a CNI call which came during our start waits for its end
 
 
@@ -71,6 +73,7 @@ class Node:
     def __init__(self, config: Config, store: Store, *, on_change: Callable[[], None]) -> None:
         self.config = config
         self._on_change = on_change
+        self.metrics = Metrics()
         self.health = Health(Condition.STARTING, "waiting for the network", since=time.time())
         self.engine: Engine | None = None
         self._store = store
@@ -137,6 +140,7 @@ class Node:
                 install.install_plugin(self.config.cni)
                 install.write_conflist(self.config.cni)
             except TerwayError as error:
+                self.metrics.rollbacks += isinstance(error, RolledBack)
                 self._become(Condition.DEGRADED, error.message, error.hint)
                 install.remove_conflist(self.config.cni)
                 raise
@@ -175,6 +179,7 @@ class Node:
             probing={"fast": FAST, "full": FULL}.get(dhcp.conflict_detection),
             servers=dhcp.servers,
             discover_rate=dhcp.discover_rate,
+            watcher=self.metrics,
         )
         self._attachments = Attachments(
             self.config,
@@ -272,6 +277,7 @@ class Node:
         if self._takeover.unconfirmed() is None:
             raise HostError("nothing waits for confirmation", hint="terwayctl teardown gives the host back")
         standing = await self.take_down(force=True)
+        self.metrics.rollbacks += 1
         self._become(Condition.DOWN, reason, "terwayctl setup")
         return standing
 
@@ -311,6 +317,7 @@ class Node:
         words = "; ".join(found.found)
         log.warning("mended: %s", words)
         self.repairs.append((time.time(), words))
+        self.metrics.repairs += 1
         if self._limit.reached(boottime()):
             self.fighting = True
             self._become(
@@ -354,6 +361,8 @@ class Node:
             self._on_change()
 
     def _on_event(self, key: Hashable, event: Event) -> None:
+        if (told := _TOLD.get(type(event))) is not None:
+            self.metrics.dhcp_event(told)
         if key == HOST and self.host_lease is not None:
             self.host_lease.on_event(event)
             return

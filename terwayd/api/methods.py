@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from terwayd import __version__
+from terwayd import __version__, metrics
 from terwayd.api.varlink import VarlinkError, invalid
 from terwayd.clock import boottime
 from terwayd.cni import protocol, verbs
 from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.table import State
 from terwayd.errors import TerwayError
 from terwayd.host.plan import Plan
 from terwayd.host.takeover import Standing
@@ -40,6 +43,7 @@ class Methods:
             f"{INTERFACE}.Cni": self._cni,
             f"{INTERFACE}.Status": self._status,
             f"{INTERFACE}.Leases": self._leases,
+            f"{INTERFACE}.Metrics": self._metrics,
             f"{INTERFACE}.Plan": self._plan,
             f"{INTERFACE}.Setup": self._setup,
             f"{INTERFACE}.Teardown": self._teardown,
@@ -71,19 +75,45 @@ class Methods:
             raise invalid("environment")
         if not isinstance(stdin, str):
             raise invalid("stdin")
+        code, began = 999, boottime()
         try:
-            return await verbs.answer(self._node, environment, stdin, descriptors[0] if descriptors else None)
+            result = await verbs.answer(
+                self._node, environment, stdin, descriptors[0] if descriptors else None
+            )
+            code = 0
+            return result
         except TerwayError as error:
+            code = error.cni_code
             log.warning("CNI %s: %s", environment.get("CNI_COMMAND", ""), error)
             told = protocol.error(error, protocol.version_of(stdin))
             raise VarlinkError(f"{INTERFACE}.CniFailed", told) from None
+        finally:
+            self._node.metrics.cni(environment.get("CNI_COMMAND", ""), code, boottime() - began)
 
     async def _status(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         node, health = self._node, self._node.health
         host, drift = await node.observe()
         state = health.condition
+        findings = self._findings(drift)
+        leases = self._pods()
+        if state is Condition.READY and any(finding["severity"] == "error" for finding in findings):
+            state = Condition.DEGRADED
+        reason = health.reason or (findings[0]["message"] if findings else "")
+        return {
+            "version": __version__,
+            "state": state.value,
+            "reason": reason,
+            "since": int(health.since),
+            "host": _host(host, node.bridge),
+            "pods": [{key: pod[key] for key in _POD_KEYS} for pod in leases],
+            "findings": findings,
+            "config": node.config.path,
+        }
+
+    def _findings(self, drift: tuple[str, ...]) -> list[dict[str, str]]:
+        node, health = self._node, self._node.health
         findings = []
-        if state is Condition.DEGRADED:
+        if health.condition is Condition.DEGRADED:
             findings.append(_finding("not-ready", "error", health.reason, health.hint))
         findings += [
             _finding(
@@ -101,24 +131,30 @@ class Methods:
         findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
         if node.host_lease is not None and node.host_lease.trouble:
             findings.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
-        leases = self._pods()
         for known in node.known_pods or ():
             trouble = node.known_pods.upkeep.trouble(known.key) if node.known_pods is not None else None
             if trouble is not None:
                 findings.append(_finding(trouble.code, trouble.severity, trouble.message, trouble.hint))
-        if state is Condition.READY and any(finding["severity"] == "error" for finding in findings):
-            state = Condition.DEGRADED
-        reason = health.reason or (findings[0]["message"] if findings else "")
-        return {
-            "version": __version__,
-            "state": state.value,
-            "reason": reason,
-            "since": int(health.since),
-            "host": _host(host, node.bridge),
-            "pods": [{key: pod[key] for key in _POD_KEYS} for pod in leases],
-            "findings": findings,
-            "config": node.config.path,
-        }
+        return findings
+
+    async def _metrics(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        return {"text": self.metrics_page()}
+
+    def metrics_page(self) -> str:
+        """What Prometheus reads.  The host is not looked at for it: drift is mended, and counted, anyway."""
+        node, leases = self._node, self._pods()
+        left = [pod["expires_in"] for pod in leases if pod["expires_in"] is not None]
+        facts = metrics.Facts(
+            version=__version__,
+            state=node.health.condition.value,
+            leases={state.value: 0 for state in State} | Counter(pod["state"] for pod in leases),
+            process=_process(),
+            pods=len(leases),
+            next_expiry=time.time() + min(left) if left else None,
+            confirm_seconds=node.unconfirmed,
+            findings=Counter((found["code"], found["severity"]) for found in self._findings(())),
+        )
+        return metrics.render(node.metrics, facts)
 
     async def _leases(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         return {"leases": self._pods()}
@@ -220,6 +256,17 @@ def _pod(known: Attachment, lease: Lease | None, state: str) -> dict[str, Any]:
         "mtu": lease.mtu if lease else None,
         "acquired": wall - (now - lease.acquired) if lease else None,
     }
+
+
+def _process() -> metrics.Process:
+    words = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from field 3 of proc(5) on
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    return metrics.Process(
+        started=time.time() - boottime() + int(words[19]) / ticks,
+        cpu_seconds=(int(words[11]) + int(words[12])) / ticks,
+        resident_bytes=int(words[21]) * page,
+        descriptors=sum(1 for _ in Path("/proc/self/fd").iterdir()),
+    )
 
 
 def _left(seconds: float) -> float | None:

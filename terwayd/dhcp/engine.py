@@ -62,6 +62,16 @@ class Transport(Protocol):
         """End: no more frames come or go."""
 
 
+class Watcher(Protocol):
+    """Told of the messages and of what came of asking; the metrics are one."""
+
+    def dhcp_message(self, direction: str, kind: str) -> None:
+        """A message of this kind was "sent" or "received"."""
+
+    def dhcp_acquired(self, seconds: float | None) -> None:
+        """A lease was had after `seconds`; None: in vain."""
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
     key: Hashable
@@ -89,6 +99,7 @@ class Engine:
         probing: Probing | None = None,
         servers: tuple[IPv4Address, ...] | None = None,
         discover_rate: int = 50,
+        watcher: Watcher | None = None,
     ) -> None:
         self._transport = transport
         self._clock = clock
@@ -96,6 +107,7 @@ class Engine:
         self._on_event = on_event
         self._probing = probing
         self._servers = servers
+        self._watcher = watcher
         self._bucket = Bucket(discover_rate)
         self._entries: dict[Hashable, _Entry] = {}
         self._claims: dict[IPv4Address, _Entry] = {}
@@ -130,7 +142,8 @@ class Engine:
             self.forget(key)
         entry = self._add(key, identity)
         waiter = entry.waiter = asyncio.get_running_loop().create_future()
-        entry.client.start(self._clock(), requested=requested)
+        began = self._clock()
+        entry.client.start(began, requested=requested)
         self._settle(entry)
         lease: Lease | None = None
         try:
@@ -143,6 +156,8 @@ class Engine:
             ) from None
         finally:
             entry.waiter = None
+            if self._watcher is not None:
+                self._watcher.dhcp_acquired(self._clock() - began if lease is not None else None)
             if lease is None:
                 self._abandon(entry)
         return lease
@@ -262,6 +277,8 @@ class Engine:
             return
         entry = self._replies.get((message.xid, message.chaddr)) if message.op == REPLY else None
         if entry is not None:
+            if self._watcher is not None and message.kind is not None:
+                self._watcher.dhcp_message("received", message.kind.name)
             entry.client.receive(message, datagram.source_mac, self._clock())
             self._settle(entry)
 
@@ -366,6 +383,8 @@ class Engine:
     def _send_now(self, out: Outgoing) -> None:
         data = _frame(out)
         self._put(data, out)
+        if self._watcher is not None and out.message.kind is not None:
+            self._watcher.dhcp_message("sent", out.message.kind.name)
         if self._transport.has_local:
             # A server here broadcasts its answer, for us to hear it; on the LAN that would bother all.
             has_address = out.message.ciaddr != NO_ADDRESS

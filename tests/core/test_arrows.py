@@ -17,6 +17,7 @@ SYSTEM = {
     *("pyroute2", "rich", "systemd", "typer"),
 }
 PURE = [
+    "terwayd.metrics",
     *("terwayd", "terwayd.codec", "terwayd.config", "terwayd.errors", "terwayd.model"),
     *("terwayd.cni", "terwayd.cni.protocol", "terwayd.dhcp", "terwayd.dhcp.client", "terwayd.dhcp.frame"),
     *("terwayd.dhcp.journal", "terwayd.dhcp.lease", "terwayd.dhcp.messages", "terwayd.dhcp.options"),

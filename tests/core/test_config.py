@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terwayd.config import CniConfig, Config, DhcpConfig, HostConfig, PodsConfig, parse
+from terwayd.config import CniConfig, Config, DhcpConfig, HostConfig, MetricsConfig, PodsConfig, parse
 from terwayd.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[2] / "etc/terway.toml"
@@ -52,6 +52,7 @@ def test_the_defaults() -> None:
             mac="stable", service_cidrs=None, default_route=True, mtu=0, ipv6="slaac", lost_lease="keep"
         ),
         CniConfig(name="terway", bin_dirs=("/opt/cni/bin",), conf_dir="/etc/cni/net.d"),
+        MetricsConfig(listen=""),
         "/etc/terway.toml",
     )
 
@@ -91,6 +92,8 @@ def test_every_key() -> None:
     name = "lan-1.x_y"
     bin_dirs = ["/usr/libexec/cni", "/opt/cni/bin"]
     conf_dir = "/etc/cni/other"
+    [metrics]
+    listen = "[::]:9753"
     """
     assert parse(text, "/tmp/t.toml") == Config(
         HostConfig("ens18", "br-lan", ("gateway", "tcp:192.0.2.5:6443", "tcp:[2001:db8::5]:443"), 0.5, 300.0),
@@ -99,6 +102,7 @@ def test_every_key() -> None:
             "random", (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")), False, 1400, "off", "down"
         ),
         CniConfig("lan-1.x_y", ("/usr/libexec/cni", "/opt/cni/bin"), "/etc/cni/other"),
+        MetricsConfig("[::]:9753"),
         "/tmp/t.toml",
     )
 
@@ -142,6 +146,15 @@ WRONG = {
     "pods.lost_lease": ["true", '"stay"', "1"],
     "cni.name": ['""', '"a/b"', '"-x"', '".x"', "7", '"a b"', '"a\\n"'],
     "cni.bin_dirs": ['"/opt/cni/bin"', '["opt"]', "[7]", '["/opt/cni/bin", "x"]', '["/a\\u0000b"]', "true"],
+    "metrics.listen": [
+        "9753",
+        '"9753"',
+        '":9753"',
+        '"lan.example:80"',
+        '"192.0.2.1:0"',
+        '"192.0.2.1"',
+        "true",
+    ],
     "cni.conf_dir": ['"etc/cni"', '""', "7", '["/etc/cni/net.d"]', '"/etc/\\u0000"'],
 }
 
