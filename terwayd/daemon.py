@@ -89,6 +89,7 @@ async def run(given: argparse.Namespace) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.close()
         exporter.close()
+        await node.settled()
         if passed is None:
             Path(SOCKET).unlink(missing_ok=True)
         node.close()

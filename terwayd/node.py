@@ -347,6 +347,11 @@ class Node:
         plan = await self._worker.call(self._takeover.standing)
         return host, drift(plan, host).found if plan is not None else ()
 
+    async def settled(self) -> None:
+        """Return when what must not be left half done is done."""
+        if self._attachments is not None:
+            await self._attachments.settled()
+
     def close(self) -> None:
         """End without touching host, pods or leases."""
         self._stop_pods()

@@ -1,7 +1,8 @@
 """A Varlink server on a Unix socket (varlink.org): JSON objects, each ended by a NUL byte.
 
 Knows connections, messages and descriptors; what a method does is the handler's.  A caller that
-goes away ends its call.  Only root is served, whatever the mode of the socket.
+goes away ends its call.  One that sends no whole message in time, or takes no answer, is told so and
+left.  Only root is served, whatever the mode of the socket.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes: a configuration of 1 MiB, escaped
+PATIENCE = 30.0  # seconds for a message to come or to go
 _CHUNK = 65536
 _MAX_DESCRIPTORS = 4
 
@@ -42,9 +44,10 @@ def invalid(parameter: str) -> VarlinkError:
 class Server:
     """Serves one listening socket until it is closed."""
 
-    def __init__(self, listener: socket.socket, handler: Handler) -> None:
+    def __init__(self, listener: socket.socket, handler: Handler, *, patience: float = PATIENCE) -> None:
         self._listener = listener
         self._handler = handler
+        self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
 
@@ -79,12 +82,26 @@ class Server:
                 return
             channel = _Channel(connection)
             try:
-                while (message := await channel.receive()) is not None:
+                while (message := await self._message(channel)) is not None:
                     await self._call(channel, *message)
-            except (ConnectionError, ValueError) as error:
-                log.debug("a connection ended: %s", error)
+            except (ConnectionError, TimeoutError) as error:
+                log.debug("a connection ended: %s", error or "its caller takes no answer")
             finally:
                 channel.close_descriptors()
+
+    async def _message(self, channel: _Channel) -> tuple[bytes, list[int]] | None:
+        """The next message, or None at the end: the caller's, or that of our patience with it."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await channel.receive()
+        except (TimeoutError, ValueError) as error:
+            log.debug("a caller is left: %s", error or "it sends no message")
+        await self._send(channel, _failed(invalid("method")))
+        return None
+
+    async def _send(self, channel: _Channel, reply: dict[str, Any]) -> None:
+        async with asyncio.timeout(self._patience):
+            await channel.send(json.dumps(reply, separators=(",", ":")).encode() + b"\0")
 
     async def _call(self, channel: _Channel, raw: bytes, descriptors: list[int]) -> None:
         oneway = False
@@ -94,12 +111,12 @@ class Server:
                 "parameters": await self._handled(channel, method, parameters, descriptors)
             }
         except VarlinkError as error:
-            reply = {"error": error.name, "parameters": error.parameters}
+            reply = _failed(error)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         if not oneway:
-            await channel.send(json.dumps(reply, separators=(",", ":")).encode() + b"\0")
+            await self._send(channel, reply)
 
     async def _handled(
         self, channel: _Channel, method: str, parameters: dict[str, Any], descriptors: list[int]
@@ -125,7 +142,8 @@ class _Channel:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
-        self._descriptors: list[int] = []
+        self._taken = 0  # bytes of the messages before the buffer
+        self._descriptors: list[tuple[int, int]] = []  # each with the number of the byte that it came with
         self._ended = False
 
     async def receive(self) -> tuple[bytes, list[int]] | None:
@@ -136,7 +154,9 @@ class _Channel:
             await self._fill()
         message = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        descriptors, self._descriptors = self._descriptors, []
+        self._taken += end + 1
+        descriptors = [descriptor for at, descriptor in self._descriptors if at <= self._taken]
+        self._descriptors = [pair for pair in self._descriptors if pair[0] > self._taken]
         return message, descriptors
 
     async def gone(self) -> None:
@@ -152,8 +172,9 @@ class _Channel:
             )
         except BlockingIOError:
             return
-        self._descriptors += descriptors
         self._buffer += data
+        # The kernel ends a read behind the write that descriptors came with, never before it.
+        self._descriptors += [(self._taken + len(self._buffer), descriptor) for descriptor in descriptors]
         self._ended = not data
         if len(self._buffer) > MAX_MESSAGE or len(self._descriptors) > _MAX_DESCRIPTORS:
             raise ValueError("a message is too long")
@@ -170,9 +191,13 @@ class _Channel:
             remove(self._connection)
 
     def close_descriptors(self) -> None:
-        for descriptor in self._descriptors:
+        for _, descriptor in self._descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def _failed(error: VarlinkError) -> dict[str, Any]:
+    return {"error": error.name, "parameters": error.parameters}
 
 
 def _request(raw: bytes) -> tuple[str, dict[str, Any], bool]:

@@ -159,6 +159,34 @@ def asked_mac(call: Call) -> str:
     return text.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """What a prevResult tells: addresses in CIDR form, routes as destination and gateway ("" for none)."""
+
+    addresses: frozenset[str]
+    routes: frozenset[tuple[str, str]]
+
+
+def previous(call: Call) -> Previous | None:
+    """The prevResult, in the shape of any version; None without one.  CniError when it is no result."""
+    given = call.config.get("prevResult")
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise CniError(7, f"prevResult is no result: {json.dumps(given)[:200]}")
+    old = [part for part in (given.get("ip4"), given.get("ip6")) if isinstance(part, dict)]
+    ips = [*_objects(given.get("ips")), *({"address": part.get("ip")} for part in old)]
+    routes = [*_objects(given.get("routes")), *(r for part in old for r in _objects(part.get("routes")))]
+    return Previous(
+        frozenset(str(ip.get("address")) for ip in ips),
+        frozenset((str(route.get("dst")), str(route.get("gw") or "")) for route in routes),
+    )
+
+
+def _objects(given: Any) -> list[dict[str, Any]]:
+    return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+
+
 def valid_attachments(call: Call) -> set[tuple[str, str]] | None:
     """Container ID and interface name of what a GC calls valid; None when it says nothing of that.
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from terwayd.cni import protocol
 from terwayd.cni.protocol import Call
 from terwayd.errors import CniError, HostError, TerwayError
+from terwayd.kernel import netns
 from terwayd.pods.attach import Attached, Attachments
 
 log = logging.getLogger(__name__)
@@ -44,12 +45,12 @@ async def answer(
     await node.tried()
     match call.command:
         case "ADD":
-            return await _add(node, call, descriptor)
+            return await _add(node, call, _namespace(call, descriptor))
         case "DEL":
             if not node.down:  # else there is nothing left to take out, and the runtime shall not wait for it
                 await _pods(node).delete(call.key)
         case "CHECK":
-            _check(node, call)
+            await _check(_pods(node), call, _namespace(call, descriptor))
         case "GC":
             await _collect(node, call)
         case "STATUS":
@@ -59,9 +60,14 @@ async def answer(
     return {}
 
 
-async def _add(node: Node, call: Call, descriptor: int | None) -> dict[str, Any]:
+def _namespace(call: Call, descriptor: int | None) -> int:
     if descriptor is None:
         raise CniError(4, f"CNI_NETNS={call.netns} could not be opened", hint="is the container still there?")
+    netns.require(descriptor, call.netns)
+    return descriptor
+
+
+async def _add(node: Node, call: Call, descriptor: int) -> dict[str, Any]:
     pods = _pods(node)
     try:
         async with asyncio.timeout(ADD_TIMEOUT):
@@ -86,17 +92,24 @@ def _pods(node: Node) -> Attachments:
         raise CniError(11, error.message, hint=error.hint) from None
 
 
-def _check(node: Node, call: Call) -> None:
-    found = _pods(node).find(call.key)
+async def _check(pods: Attachments, call: Call, descriptor: int) -> None:
+    """From memory, but for what only the pod's namespace can tell."""
+    found = pods.find(call.key)
     if found is None:
         raise CniError(
             3,
             f"container {call.container_id} has no {call.ifname} from network {call.network}",
             hint="terwayctl leases",
         )
-    trouble = _pods(node).upkeep.trouble(call.key)
-    if trouble is not None:
+    if (trouble := pods.upkeep.trouble(call.key)) is not None:
         raise CniError(100, trouble.message, hint=trouble.hint)
+    known, lease = found
+    before = protocol.previous(call)
+    if before is not None and lease is not None and str(lease.address) not in before.addresses:
+        told = ", ".join(sorted(before.addresses)) or "no address"
+        raise CniError(100, f"{known} has {lease.address}, prevResult tells of {told}", hint="delete the pod")
+    if lost := await pods.check(call.key, descriptor, before.routes if before is not None else None):
+        raise CniError(100, f"{known}: {'; '.join(lost)}", hint="delete the pod: a new one has it all")
 
 
 async def _collect(node: Node, call: Call) -> None:

@@ -2,7 +2,7 @@
 
 One owner for the whole of an attachment: the DISCOVER is on its way while the veth is being built,
 and a lease is released before the veth goes.  Calls for one attachment follow each other; a DEL
-ends an ADD that is still running.
+ends an ADD that is still running.  What undoes or takes out goes on to its end, whoever gives up waiting.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Coroutine, Iterator
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any
 from weakref import WeakValueDictionary
@@ -89,6 +89,7 @@ class Attachments:
         # A lock is there for as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._former: dict[str, IPv4Address] = {}
+        self._deleting: set[asyncio.Task[None]] = set()
         self.upkeep = Upkeep(
             config.pods.lost_lease,
             worker=worker,
@@ -199,7 +200,7 @@ class Attachments:
             try:
                 return await task
             except asyncio.CancelledError:
-                await asyncio.wait({task})
+                await _ended(task)
                 current = asyncio.current_task()
                 if current is not None and current.cancelling():
                     raise  # the runtime went away
@@ -208,7 +209,7 @@ class Attachments:
                 del self._adding[key]
 
     async def _attach(self, wanted: Attachment, descriptor: int) -> Attached:
-        await self._replace_older(wanted)
+        await _to_its_end(self._replace_older(wanted))
         config, key = self._config, wanted.key
         identity = wanted.identity(config.dhcp.vendor_class)
         leasing = asyncio.ensure_future(
@@ -233,7 +234,7 @@ class Attachments:
             try:
                 await asyncio.shield(plugging)
             finally:
-                await asyncio.wait({plugging})
+                await _ended(plugging)
                 plugged = plugging.exception() is None
             await netns.run(descriptor, lambda: veth.prepare(wanted.ifname, ipv6=config.pods.ipv6 == "slaac"))
             lease = await leasing
@@ -243,7 +244,7 @@ class Attachments:
             self._write(wanted, lease)
             self.upkeep.attached(wanted, lease)
         except BaseException:
-            await self._undo(wanted, leasing, plugged=plugged)
+            await _to_its_end(self._undo(wanted, leasing, plugged=plugged))
             raise
         self._engine.announce(key)
         log.info("%s has %s from %s", wanted, lease.address, lease.server)
@@ -290,6 +291,16 @@ class Attachments:
 
     async def delete(self, key: Key) -> None:
         """Give the lease back, then take the interface out; an attachment nobody knows is done already."""
+        task = asyncio.create_task(self._delete(key))
+        self._deleting.add(task)
+        task.add_done_callback(self._deleting.discard)
+        await asyncio.shield(task)
+
+    async def settled(self) -> None:
+        """Return when no DEL runs any more."""
+        await asyncio.gather(*self._deleting, return_exceptions=True)
+
+    async def _delete(self, key: Key) -> None:
         if (adding := self._adding.get(key)) is not None:
             adding.cancel()
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -301,6 +312,25 @@ class Attachments:
                 del self._known[key]
                 log.info("%s is detached", known)
                 self._on_change()
+
+    async def check(self, key: Key, descriptor: int, routes: Container[tuple[str, str]] | None) -> list[str]:
+        """What the pod has lost of what its lease says, and its port of what it had: nothing, when all is well.
+
+        Of the routes only those that are in `routes` count, by destination and gateway; None: all.
+        """
+        inside, known = self.upkeep.inside(key), self._known.get(key)
+        if inside is None or known is None:
+            return [f"the ADD of {key[2]} has not ended"]
+        if routes is not None:
+            kept = tuple(
+                route for route in inside.routes if (str(route.dst), str(route.gateway or "")) in routes
+            )
+            inside = replace(inside, routes=kept)
+        port = await self._worker.call(lambda netlink: netlink.link(known.host_ifname))
+        lost = await netns.run(descriptor, lambda: veth.missing(inside, known.mac))
+        if port is None or port.master != self.lan.bridge.index or not port.up:
+            lost.append(f"{known.host_ifname} is not a port of {self.lan.bridge.name} that is up")
+        return lost
 
     async def sweep(self) -> None:
         """Detach whatever lost its interface without a DEL: its namespace is gone, and so is its pod."""
@@ -323,3 +353,20 @@ class Attachments:
     def _write(self, known: Attachment, lease: Lease | None) -> None:
         record = AttachmentRecord(codec.encode(known), lease.to_dict() if lease else None, epoch())
         self._store.write_attachment(known.key, record)
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    """Return when `task` has ended, however often the caller is cancelled meanwhile."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` whole, also when the caller is cancelled meanwhile; it learns of that afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _ended(task)
+        raise

@@ -110,6 +110,11 @@ class Upkeep:
         self._spawn(self._settle(has))
         self._on_change()
 
+    def inside(self, key: Key) -> Inside | None:
+        """What the pod's interface has; None for a pod that is not attached yet."""
+        has = self._has.get(key)
+        return None if has is None else has.inside
+
     def trouble(self, key: Key) -> Trouble | None:
         """What is wrong with the pod's address, if anything is."""
         has = self._has.get(key)

@@ -99,6 +99,23 @@ def change(attachment: Attachment, before: Inside | None, after: Inside | None) 
             netlink.add_route(_route(after, route))
 
 
+def missing(inside: Inside, mac: str) -> list[str]:
+    """Inside the pod's namespace: what is not there of what `inside` says."""
+    with Netlink() as netlink:
+        host = netlink.glimpse(inside.ifname)
+    link = host.link(inside.ifname)
+    if link is None:
+        return [f"{inside.ifname} is gone"]
+    lost = [] if link.mac == mac else [f"{inside.ifname} has the MAC {link.mac}, not {mac}"]
+    if not link.up:
+        lost.append(f"{inside.ifname} is down")
+    if inside.address not in {address.interface for address in host.addresses_of(inside.ifname)}:
+        lost.append(f"{inside.ifname} has not {inside.address}")
+    there = {(route.dst, route.gateway) for route in host.routes_of(inside.ifname)}
+    gone = [route for route in inside.routes if (route.dst, route.gateway) not in there]
+    return lost + [f"the route to {r.dst}{f' via {r.gateway}' if r.gateway else ''} is gone" for r in gone]
+
+
 def _address(inside: Inside) -> Address:
     return Address(inside.ifname, inside.address, broadcast=inside.address.network.broadcast_address)
 

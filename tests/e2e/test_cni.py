@@ -348,19 +348,45 @@ def test_check(node: Node, lan: Lan) -> None:
 
 
 @pytest.mark.parametrize(
-    "breaks",
-    ["ip addr flush dev eth0 scope global", "ip link set eth0 down", "ip route del default"],
+    ("breaks", "mends", "told"),
+    [
+        ("ip addr del {ip}/24 dev eth0", "ip addr add {ip}/24 dev eth0; {route}", "eth0 has not {ip}/24"),
+        ("ip link set eth0 down", "ip link set eth0 up; {route}", "eth0 is down"),
+        ("ip route del default", "{route}", "the route to 0.0.0.0/0 via 192.168.77.1 is gone"),
+        ("ip link set eth0 name eth7", "ip link set eth7 name eth0; {route}", "eth0 is gone"),
+    ],
 )
-@pytest.mark.xfail(strict=True, reason="CHECK does not look into the pod")
-def test_check_sees_what_the_pod_has_lost(node: Node, lan: Lan, breaks: str) -> None:
+def test_check_sees_what_the_pod_has_lost(node: Node, lan: Lan, breaks: str, mends: str, told: str) -> None:
     pod = node.pod("web-0")
     pod.add()
-    try:
-        pod.run(breaks)
-        with pytest.raises(ShimError):
-            pod.check()
-    finally:
-        pod.delete()
+    route = "ip route replace default via 192.168.77.1; ip route replace 10.96.0.0/12 via 192.168.77.11"
+    ip = pod.address
+    pod.run(breaks.format(ip=ip))
+    with failing(100, "default/web-0", told.format(ip=ip)):
+        pod.check()
+    pod.run(mends.format(ip=ip, route=route))
+    pod.check()
+    port = veths(node)[0]
+    node.run(f"ip link set {port} nomaster")
+    with failing(100, f"{port} is not a port of mybr0"):
+        pod.check()
+    pod.delete()
+
+
+def test_check_reads_the_previous_result(node: Node, lan: Lan) -> None:
+    """Section 4 "CHECK": prevResult tells what to expect, and later plugins may have changed routes."""
+    pod = node.pod("web-0")
+    result = pod.add()
+    other = {**result, "ips": [{"address": "192.168.77.99/24"}]}
+    with failing(100, f"has {pod.address}/24, prevResult tells of 192.168.77.99/24"):
+        pod.check(config={"prevResult": other})
+    pod.run("ip route del 10.96.0.0/12")
+    with failing(100, "the route to 10.96.0.0/12 via 192.168.77.11 is gone"):
+        pod.check()
+    pod.check(config={"prevResult": {**result, "routes": result["routes"][:1]}})
+    with failing(7, "prevResult"):
+        pod.check(config={"prevResult": "no"})
+    pod.delete()
 
 
 def test_version(node: Node) -> None:
