@@ -10,10 +10,9 @@ from terwayd.dhcp import options as opt
 from terwayd.dhcp.frame import BROADCAST_MAC
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.options import Code, Kind
-from terwayd.dhcp.packet import NO_ADDRESS, REQUEST, Message
+from terwayd.dhcp.packet import MAX_SIZE, NO_ADDRESS, REQUEST, Message
 
 EVERYWHERE: Final = IPv4Address("255.255.255.255")
-MAX_SIZE: Final = 1472  # what a reply may measure: one Ethernet frame, no fragments
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ _NEVER_JOINED: Final = frozenset(
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _MAX_NAME: Final = 253
 _MAX_NAMES: Final = 32
+_MAX_LABELS: Final = 512
 
 
 def split(field: bytes, into: dict[int, bytes]) -> None:
@@ -172,15 +173,17 @@ def text(raw: bytes) -> str:
 def names(raw: bytes) -> tuple[str, ...]:
     """A domain search list (RFC 3397), compressed as in RFC 1035 section 4.1.4.
 
-    A pointer may only point before the name it occurs in, so that no list can loop.
+    A pointer may only point before the name it occurs in, so that no list can loop; how much it may be
+    worth is bounded too.
     """
     found: list[str] = []
-    at = 0
+    at = labels = 0
     while at < len(raw):
         value, at = _name_at(raw, at)
         found.append(_checked(value))
-        if len(found) > _MAX_NAMES:
-            raise ValueError(f"more than {_MAX_NAMES} names")
+        labels += value.count(".") + 1
+        if len(found) > _MAX_NAMES or labels > _MAX_LABELS:
+            raise ValueError(f"more than {_MAX_NAMES} names or {_MAX_LABELS} labels")
     return tuple(found)
 
 
@@ -230,17 +233,21 @@ def static_routes(raw: bytes) -> tuple[tuple[IPv4Network, IPv4Address | None], .
         raise ValueError(f"{len(raw)} bytes are no list of routes")
     routes: list[tuple[IPv4Network, IPv4Address | None]] = []
     for at in range(0, len(raw), 8):
-        target, router = IPv4Address(raw[at : at + 4]), IPv4Address(raw[at + 4 : at + 8])
-        if not int(target):
+        target = int.from_bytes(raw[at : at + 4], "big")
+        if not target:
             continue  # RFC 2132 section 5.8: 0.0.0.0 is an illegal destination
-        network = IPv4Network((target, classful_prefix(target)), strict=False)
-        routes.append((network if network.network_address == target else IPv4Network(target), router))
+        bits = _class_of(raw[at])
+        whole = target & (0xFFFFFFFF >> bits) == 0
+        routes.append((IPv4Network((target, bits if whole else 32)), IPv4Address(raw[at + 4 : at + 8])))
     return tuple(routes)
 
 
 def classful_prefix(value: IPv4Address) -> int:
     """The prefix length of an address's class (RFC 791), for servers that send no mask."""
-    first = value.packed[0]
+    return _class_of(value.packed[0])
+
+
+def _class_of(first: int) -> int:
     return 8 if first < 128 else 16 if first < 192 else 24
 
 

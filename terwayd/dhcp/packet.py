@@ -24,6 +24,7 @@ NO_ADDRESS: Final = IPv4Address(0)
 _FIXED: Final = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 _COOKIE: Final = b"\x63\x82\x53\x63"
 _MIN_SIZE: Final = 300  # RFC 1542 section 2.1: relays drop shorter ones
+MAX_SIZE: Final = 1472  # what a reply may measure (option 57): one Ethernet frame, no fragments
 
 
 class PacketError(ValueError):
@@ -89,6 +90,8 @@ def parse(data: bytes | memoryview) -> Message:
     data = bytes(data)
     if len(data) < _FIXED.size:
         raise PacketError(f"{len(data)} bytes are too few for a DHCP message")
+    if len(data) > MAX_SIZE:
+        raise PacketError(f"{len(data)} bytes are more than was asked for")
     (op, htype, hlen, _, xid, secs, flags, ci, yi, si, gi, chaddr, sname, file, cookie) = _FIXED.unpack_from(
         data
     )

@@ -5,11 +5,13 @@ Each case is named for what it does; the CVE numbers are those of the clients th
 
 from __future__ import annotations
 
-import contextlib
+import gc
+import math
 import os
 import random
 import struct
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -19,7 +21,7 @@ from terwayd.dhcp import options as opt
 from terwayd.dhcp.client import Bound, Client, State
 from terwayd.dhcp.lease import LeaseError, lease_from
 from terwayd.dhcp.options import Code, Kind
-from terwayd.dhcp.packet import Message, PacketError
+from terwayd.dhcp.packet import MAX_SIZE, Message, PacketError
 from tests.core.test_dhcp_client import IP, MAC, OTHER, POD, SERVER, SERVER_MAC, Middle, reply, sent
 
 HEAD = bytes(
@@ -50,20 +52,11 @@ def ack(more: dict[int, bytes | None], kind: Kind = Kind.ACK) -> Message:
 
 
 def parsed(data: bytes) -> Message | None:
-    """The message, or None for the one error there is; within a millisecond."""
-    best = 1.0
-    for _ in range(3):  # the best of three: the machine may be busy with something else
-        began = time.perf_counter()
-        try:
-            found: Message | None = Message.parse(data)
-            if found is not None:
-                with contextlib.suppress(LeaseError):
-                    lease_from(found, server_mac=SERVER_MAC, sent=0.0)
-        except PacketError:
-            found = None
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.001, f"{best * 1000:.2f} ms for {data[:64].hex()}"
-    return found
+    """The message, or None for the one error there is."""
+    try:
+        return Message.parse(data)
+    except PacketError:
+        return None
 
 
 @pytest.mark.parametrize("raw", NASTY)
@@ -245,16 +238,7 @@ def test_a_server_that_answers_for_the_wrong_client() -> None:
 
 
 def whole() -> bytes:
-    payload = ack({Code.SEARCH: opt.pack_names(["a.example"]), Code.DOMAIN: b"example"}).encode()
-    return frame.build(
-        payload,
-        source_mac=SERVER_MAC,
-        destination_mac=MAC,
-        source=SERVER,
-        destination=IP,
-        source_port=67,
-        destination_port=68,
-    )
+    return framed(ack({Code.SEARCH: opt.pack_names(["a.example"]), Code.DOMAIN: b"example"}).encode())
 
 
 def test_a_frame_cut_off_at_every_byte() -> None:
@@ -325,37 +309,144 @@ def seeds() -> list[bytes]:
             52: b"\3",
         }
     )
-    return [ack({}).encode(), many.encode(), ack({56: b"no"}, Kind.NAK).encode(), HEAD + b"\xff", bytes(240)]
+    more = [ack({80: b""}), ack({61: POD.client_id}, Kind.OFFER), many, ack({56: b"no"}, Kind.NAK)]
+    return [*[one.encode() for one in more], HEAD + b"\xff", bytes(240), *SLOW.values()]
 
 
-def fuzz(seconds: float, inputs: float, seed: int) -> tuple[int, float]:
-    """How many inputs were tried, and the longest that one took; an unexpected error ends it."""
-    rng, base, done, slowest = random.Random(seed), seeds(), 0, 0.0
+def long_option(code: int, raw: bytes) -> bytes:
+    """In pieces, as long as a message may be."""
+    room = MAX_SIZE - 300
+    raw = (raw * (room // len(raw)))[: room // 257 * 255 // len(raw) * len(raw)]
+    head = HEAD + bytes((51, 4, 0, 0, 2, 88))
+    return head + b"".join(
+        bytes((code, len(p))) + p for n in range(0, len(raw), 255) if (p := raw[n : n + 255])
+    )
+
+
+# Each the most work of its kind that a message can make.
+SLOW = {
+    "empty options": HEAD + b"\x07\0" * 600,
+    "padding": HEAD + bytes(MAX_SIZE - 240),
+    "one option in pieces": HEAD + b"\x07\1\1" * 400,
+    "classless routes": long_option(121, b"\0\x0a\0\0\1"),
+    "classless routes to hosts": long_option(121, b"\x20\x0a\0\0\1\x0a\0\0\1"),
+    "static routes": long_option(33, bytes((10, 0, 0, 1, 10, 0, 0, 2))),
+    "resolvers": long_option(6, bytes((10, 0, 0, 1))),
+    "names of short labels": HEAD
+    + bytes((51, 4, 0, 0, 2, 88, 119, 255))
+    + b"\1a" * 100
+    + b"\0"
+    + b"\xc0\0" * 27,
+    "many names": long_option(119, b"\1a\0"),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_messages_made_to_be_slow(name: str) -> None:
+    """Before there were bounds, 9 KB of static routes took 8 ms, and 530 bytes of names that point at names 1.1."""
+    data = SLOW[name]
+    assert len(data) <= MAX_SIZE
+    Message.parse(data)
+    assert min(seconds_for(Victim(1).take, data) for _ in range(20)) < 0.001
+    with pytest.raises(PacketError, match="more than was asked for"):
+        Message.parse(data.ljust(MAX_SIZE + 1, b"\0"))
+
+
+class Victim:
+    """All that bytes from the LAN pass through: frame, message, lease, and a client that waits for an answer."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.client = self.waiting()
+
+    def waiting(self) -> Client:
+        it = Client(POD, self.rng, rapid_commit=True)
+        it.start(0.0)
+        it.xid = 7  # what the seeds have
+        return it
+
+    def take(self, data: bytes) -> None:
+        """AssertionError for any error but PacketError and LeaseError, and for what is believed wrongly."""
+        try:
+            message = Message.parse(data)
+            lease = lease_from(message, server_mac=SERVER_MAC, sent=0.0, fuzz=0.5)
+        except (PacketError, LeaseError):
+            return
+        except Exception as error:
+            raise AssertionError(f"{error!r} for {data.hex()}") from error
+        assert lease.renew_at <= lease.rebind_at <= lease.expires_at
+        assert lease.domain.isprintable()
+        assert all(name.isprintable() for name in lease.search)
+
+    def hear(self, data: bytes) -> None:
+        """The same bytes as the engine gets them, in a frame, and then the client."""
+        datagram = frame.parse(data, checksum_ready=False)
+        if datagram is None:
+            return
+        try:
+            message = Message.parse(datagram.payload)
+        except PacketError:
+            return
+        try:
+            self.client.receive(message, datagram.source_mac, 1.0)
+        except Exception as error:
+            raise AssertionError(f"{error!r} for {data.hex()}") from error
+
+
+def seconds_for(what: Callable[[bytes], None], data: bytes) -> float:
+    """CPU time of this thread: time in which the machine ran something else does not count."""
+    began = time.thread_time()
+    what(data)
+    return time.thread_time() - began
+
+
+def framed(payload: bytes) -> bytes:
+    return frame.build(
+        payload,
+        source_mac=SERVER_MAC,
+        destination_mac=MAC,
+        source=SERVER,
+        destination=IP,
+        source_port=67,
+        destination_port=68,
+    )
+
+
+def fuzz(seconds: float, inputs: float, seed: int) -> tuple[int, float, float]:
+    """How many inputs were tried, and the longest that one took, at first and at best.
+
+    An interrupt is counted in the CPU time of the thread that it hits, and so is the collector's run.  What takes
+    long at first is tried again five times, without the collector: an input that costs a millisecond by itself
+    costs it each time, and the least of the six is what counts.
+    """
+    victim = Victim(seed)
+    base, rng, done, first, slowest = seeds(), victim.rng, 0, 0.0, 0.0
+    frames = [framed(data) for data in base]
     end = time.monotonic() + seconds
     while done < inputs and time.monotonic() < end:
-        for _ in range(100):
-            data = mutated(rng, base)
-            began = time.thread_time()
-            try:
-                message = Message.parse(data)
-                lease = lease_from(message, server_mac=SERVER_MAC, sent=0.0, fuzz=0.5)
-            except (PacketError, LeaseError):
-                pass
-            except Exception as error:
-                raise AssertionError(f"{error!r} for {data.hex()}") from error
-            else:
-                assert lease.renew_at <= lease.rebind_at <= lease.expires_at
-                assert lease.domain.isprintable()
-                assert all(name.isprintable() for name in lease.search)
-            slowest = max(slowest, time.thread_time() - began)
+        for n in range(100):
+            data, what = (
+                (mutated(rng, frames), victim.hear) if n % 4 == 0 else (mutated(rng, base), victim.take)
+            )
+            if what == victim.hear and victim.client.state is not State.SELECTING:
+                assert victim.client.summary(1.0).isprintable()
+                victim.client = victim.waiting()
+            took = seconds_for(what, data)
+            first = max(first, took)
+            if took > slowest:
+                gc.disable()
+                took = min(took, *(seconds_for(what, data) for _ in range(5)))
+                gc.enable()
+                slowest = max(slowest, took)
             done += 1
-    return done, slowest
+    return done, first, slowest
 
 
 def test_mutated_messages() -> None:
     """Five seconds of them; TERWAYD_FUZZ=10000000 for as many as that, however long they take."""
     wanted = int(os.environ.get("TERWAYD_FUZZ", "0"))
     seed = random.SystemRandom().getrandbits(32)
-    done, slowest = fuzz(3600.0, wanted, seed) if wanted else fuzz(5.0, float("inf"), seed)
-    print(f"{done} inputs, seed {seed}, the slowest {slowest * 1000:.2f} ms")
+    done, first, slowest = fuzz(math.inf, wanted, seed) if wanted else fuzz(5.0, math.inf, seed)
+    print(f"{done} inputs, seed {seed}: at most {slowest * 1000:.3f} ms each, {first * 1000:.3f} ms at first")
     assert done > 10_000
+    assert slowest < 0.001
