@@ -77,4 +77,12 @@ def _details(leases: list[dict[str, Any]]) -> Page:
             ("mtu", lease["mtu"]),
         ):
             page.line(f"  {title:<11}", pods.cell(value))
+        for code, raw in lease.get("options", {}).items():
+            page.line(f"  {f'option {code}':<11}", _option(raw))
     return page
+
+
+def _option(raw: str) -> str:
+    """The bytes of an option as text where they are that, else as hexadecimal digits."""
+    text = bytes.fromhex(raw).rstrip(b"\0").decode("ascii", "replace")
+    return text if text and text.isascii() and text.isprintable() else raw or "-"

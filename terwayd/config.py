@@ -82,6 +82,22 @@ def _rate(value: object) -> int:
     return value
 
 
+def _host_name(value: object) -> bool | str:
+    if not isinstance(value, bool) and value != "fqdn":
+        raise ValueError('true, false or "fqdn"')
+    return cast("bool | str", value)
+
+
+def _codes(value: object) -> tuple[int, ...]:
+    expected = "a list of DHCP option numbers from 1 to 254, such as [66, 150]"
+    if not isinstance(value, list):
+        raise TypeError(expected)
+    for item in value:
+        if not isinstance(item, int) or isinstance(item, bool) or not 1 <= item <= 254:
+            raise ValueError(expected)
+    return tuple(dict.fromkeys(value))
+
+
 def _servers(value: object) -> tuple[ipaddress.IPv4Address, ...] | None:
     if value == "any":
         return None
@@ -166,8 +182,10 @@ class DhcpConfig:
 
     timeout: float = _key(60.0, _duration)
     client_id: str = _key("pod", _one_of("pod", "container", "mac"))
-    hostname: bool = _key(True, _flag)
+    hostname: bool | str = _key(True, _host_name)
     vendor_class: str = _key("terwayd", _text)
+    request: tuple[int, ...] = _key((), _codes)
+    rapid_commit: bool = _key(False, _flag)
     conflict_detection: str = _key("off", _one_of("off", "fast", "full"))
     discover_rate: int = _key(50, _rate)
     servers: tuple[ipaddress.IPv4Address, ...] | None = _key(None, _servers)

@@ -178,6 +178,8 @@ class Node:
             on_event=self._on_event,
             probing={"fast": FAST, "full": FULL}.get(dhcp.conflict_detection),
             servers=dhcp.servers,
+            rapid_commit=dhcp.rapid_commit,
+            why_not=self._why_not,
             discover_rate=dhcp.discover_rate,
             watcher=self.metrics,
         )
@@ -187,7 +189,7 @@ class Node:
                 node=_link(standing.host, standing.uplink).mac,
                 client_id=self.config.dhcp.client_id,
                 mac=self.config.pods.mac,
-                hostname=self.config.dhcp.hostname,
+                hostname=bool(self.config.dhcp.hostname),
             ),
             engine=self.engine,
             worker=self._worker,
@@ -373,6 +375,13 @@ class Node:
             return
         if self._attachments is not None:
             self._attachments.on_event(_key(key), event)
+
+    def _why_not(self, key: Hashable, ip: IPv4Address) -> str:
+        """Why no pod of this node can have `ip`, whatever a server offers."""
+        if key == HOST or self._attachments is None:
+            return ""
+        node = self._attachments.lan.node
+        return {node.address: "which is this node's own", node.gateway: "which is the gateway's"}.get(ip, "")
 
     def _service_cidrs(self) -> tuple[Network, ...]:
         if self.config.pods.service_cidrs is not None:

@@ -254,6 +254,7 @@ def _pod(known: Attachment, lease: Lease | None, state: str) -> dict[str, Any]:
         "routes": [f"{dst} via {via}" if via else str(dst) for dst, via in lease.routes] if lease else [],
         "ntp": [str(server) for server in lease.ntp] if lease else [],
         "mtu": lease.mtu if lease else None,
+        "options": {str(code): raw.hex() for code, raw in lease.extra} if lease else {},
         "acquired": wall - (now - lease.acquired) if lease else None,
     }
 

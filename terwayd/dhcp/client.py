@@ -2,13 +2,14 @@
 
 It knows no socket, no clock and no thread.  Feed it with `start`, `receive` and `tick`; after each, drain
 `outbox()` and `events()` and call `tick` again when `deadline()` has come.  It does not configure
-interfaces, does not probe for address conflicts, and obeys no FORCERENEW (RFC 3203 wants it signed).
+interfaces, and obeys no FORCERENEW (RFC 3203 wants it signed).
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
@@ -43,7 +44,12 @@ REQUEST_TRIES: Final = 4  # RFC 2131 section 3.1.5 leaves the number open; 15 s 
 REBOOT_TRIES: Final = 3  # 7 s in all; then the lease is trusted as section 3.2 allows
 DECLINE_WAIT_S: Final = 10.0  # RFC 2131 section 3.1.5
 DEFEND_S: Final = 10.0  # RFC 5227 section 2.4: an address is defended once in this time
-REBOOT_SPREAD_S: Final = 1.0  # restored clients do not all ask in the same instant
+OFFER_WAIT_S: Final = (
+    0.25  # for the server that has the address which is asked for, when another one was faster
+)
+# Restored clients do not all ask in the same instant: they take a second, or a twentieth of what is left up to ten.
+REBOOT_SPREAD_S: Final = (1.0, 10.0)
+REBOOT_SPREAD_OF_LEFT: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,7 @@ class Client:
         rapid_commit: bool = False,
         probing: Probing | None = None,
         servers: tuple[IPv4Address, ...] | None = None,
+        why_not: Callable[[IPv4Address], str] = lambda _ip: "",
     ) -> None:
         self.identity = identity
         self.state = State.INIT
@@ -123,6 +130,7 @@ class Client:
         self._rapid_commit = rapid_commit
         self._probing = probing
         self._servers = servers  # None: any
+        self._why_not = why_not  # this host's own reason against an address, "" for none
         self._frames: list[bytes] = []
         self._defended = -math.inf
         self._journal = Journal()
@@ -260,6 +268,8 @@ class Client:
                     last = len(RETRY_S)
                 if self.state is State.PROBING and self._probing is not None:
                     last = self._probing.count
+                if what is Input.RESEND and self.state is State.SELECTING and self._offer is not None:
+                    return Input.OFFER
                 spent = what is Input.RESEND and self._tries >= last
                 return Input.EXHAUSTED if spent and Input.EXHAUSTED in TABLE[self.state] else what
         return None
@@ -268,11 +278,13 @@ class Client:
         match do:
             case Do.OPEN:
                 self.xid = self._rng.getrandbits(32)
-                self._began, self._tries = now, 0
+                self._began, self._tries, self._offer = now, 0, None
                 if self.lease is not None:
                     self._journal.start(now)
             case Do.DISCOVER:
                 self._send_discover(now)
+            case Do.AWAIT:
+                self._wake_at = now + OFFER_WAIT_S
             case Do.REQUEST:
                 self._send_request(now, repeated=before is State.REQUESTING)
             case Do.VERIFY:
@@ -282,7 +294,10 @@ class Client:
             case Do.RELEASE:
                 self._send_release()
             case Do.SPREAD:
-                self._wake_at = now + self._rng.uniform(0, REBOOT_SPREAD_S)
+                left = self.lease.expires_at - now if self.lease is not None else 0.0
+                least, most = REBOOT_SPREAD_S
+                spread = min(max(least, left * REBOOT_SPREAD_OF_LEFT), most)
+                self._wake_at = now + self._rng.uniform(0, spread)
             case Do.PAUSE:
                 # The first NAK is mostly about an old address: ask for a new one at once.
                 self._wake_at = now + (self._wait(self._naks - 2) if self._naks > 1 else 0.0)
@@ -401,16 +416,15 @@ class Client:
 
     def _kind_of(self, message: Message, source_mac: bytes) -> Input | None:
         """What a message is to this client now; None when it is to be dropped."""
-        identity = self.identity
-        if message.op != REPLY or message.xid != self.xid or message.chaddr != identity.mac:
-            return None
-        echo = message.options.get(Code.CLIENT_ID)  # RFC 6842 section 3
-        if echo is not None and identity.client_id is not None and echo != identity.client_id:
+        if message.op != REPLY or message.xid != self.xid:
             return None
         what = {Kind.OFFER: Input.OFFER, Kind.ACK: Input.ACK, Kind.NAK: Input.NAK}.get(
             message.kind or Kind.DISCOVER
         )
-        if what is None or what not in TABLE[self.state] or not self._from_our_server(message):
+        if what is None or what not in TABLE[self.state]:
+            return None
+        if stray := self._not_for_us(message):
+            self._journal.stray(message, stray)
             return None
         rapid = self._rapid_commit and Code.RAPID_COMMIT in message.options
         if self.state is State.SELECTING and what is Input.ACK and not rapid:
@@ -420,11 +434,24 @@ class Client:
             self._nak_reason = opt.text(message.options.get(Code.MESSAGE, b""))[:200]
             return what
         try:
-            lease = lease_from(message, server_mac=source_mac, sent=self._sent, fuzz=self._rng.random())
+            lease = lease_from(
+                message,
+                server_mac=source_mac,
+                sent=self._sent,
+                fuzz=self._rng.random(),
+                extra=self.identity.request,
+            )
+            held = self.lease is not None and self.lease.address.ip == lease.address.ip
+            if not held and (why := self._why_not(lease.address.ip)):
+                raise LeaseError(f"it offers {lease.address.ip}, {why}")
         except LeaseError as error:
             self._journal.refused(message, str(error))
             return None
         if what is Input.OFFER:
+            if self._requested not in (None, lease.address.ip):
+                if self._offer is not None:
+                    return None  # the first one stands, and its time runs
+                what = Input.ASIDE
             self._offer = lease
         else:
             self._fresh = lease
@@ -432,12 +459,21 @@ class Client:
                 return Input.CANDIDATE
         return what
 
-    def _from_our_server(self, message: Message) -> bool:
-        """REQUESTING and RENEWING talk to one server; elsewhere any may answer that is to be believed."""
+    def _not_for_us(self, message: Message) -> str:
+        """Why a message is not one to this client from a server to be believed, "" when it is.
+
+        REQUESTING and RENEWING talk to one server; elsewhere any may answer that is to be believed.
+        """
+        identity = self.identity
+        if message.chaddr != identity.mac:
+            return f"it is for {message.chaddr.hex(':')}"
+        echo = message.options.get(Code.CLIENT_ID)  # RFC 6842 section 3
+        if echo is not None and identity.client_id is not None and echo != identity.client_id:
+            return "it is for another client identifier"
         if self._servers is not None and message.server not in self._servers:
-            return False
-        if self.state is State.REQUESTING:
-            return self._offer is not None and message.server == self._offer.server
-        if self.state is State.RENEWING:
-            return self.lease is not None and message.server == self.lease.server
-        return True
+            return "dhcp.servers does not name it"
+        if self.state is State.REQUESTING and (self._offer is None or message.server != self._offer.server):
+            return "another server was asked"
+        if self.state is State.RENEWING and (self.lease is None or message.server != self.lease.server):
+            return "another server was asked"
+        return ""

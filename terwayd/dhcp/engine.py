@@ -87,6 +87,7 @@ class Engine:
 
     `clock` gives the seconds that leases are counted in.  `on_event` gets the events of clients that no
     `acquire` waits for: the first Bound of an acquired client is what `acquire` returns instead.
+    `why_not` says for a key why it shall not have an address, "" when it may.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Engine:
         on_event: Callable[[Hashable, Event], None],
         probing: Probing | None = None,
         servers: tuple[IPv4Address, ...] | None = None,
+        rapid_commit: bool = False,
+        why_not: Callable[[Hashable, IPv4Address], str] = lambda _key, _ip: "",
         discover_rate: int = 50,
         watcher: Watcher | None = None,
     ) -> None:
@@ -107,11 +110,14 @@ class Engine:
         self._on_event = on_event
         self._probing = probing
         self._servers = servers
+        self._rapid_commit = rapid_commit
+        self._why_not = why_not
         self._watcher = watcher
         self._bucket = Bucket(discover_rate)
         self._entries: dict[Hashable, _Entry] = {}
         self._claims: dict[IPv4Address, _Entry] = {}
         self._replies: dict[tuple[int, bytes], _Entry] = {}
+        self._asking: dict[int, _Entry] = {}  # by xid alone: answers to the wrong client are told of
         self._heap: list[tuple[float, int, _Entry]] = []
         self._pushes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -251,10 +257,22 @@ class Engine:
         self._transport.close()
 
     def _add(self, key: Hashable, identity: Identity) -> _Entry:
-        entry = self._entries[key] = _Entry(
-            key, Client(identity, self._rng, probing=self._probing, servers=self._servers)
+        client = Client(
+            identity,
+            self._rng,
+            rapid_commit=self._rapid_commit,
+            probing=self._probing,
+            servers=self._servers,
+            why_not=lambda ip: self._against(key, ip),
         )
+        entry = self._entries[key] = _Entry(key, client)
         return entry
+
+    def _against(self, key: Hashable, ip: IPv4Address) -> str:
+        other = self._claims.get(ip)
+        if other is not None and other.key != key:
+            return "which another client of this node has"
+        return self._why_not(key, ip)
 
     def _abandon(self, entry: _Entry) -> None:
         if self._entries.get(entry.key) is not entry:
@@ -275,7 +293,9 @@ class Engine:
         except PacketError as error:
             log.debug("dropped a frame of %s: %s", datagram.source_mac.hex(":"), error)
             return
-        entry = self._replies.get((message.xid, message.chaddr)) if message.op == REPLY else None
+        if message.op != REPLY:
+            return
+        entry = self._replies.get((message.xid, message.chaddr)) or self._asking.get(message.xid)
         if entry is not None:
             if self._watcher is not None and message.kind is not None:
                 self._watcher.dhcp_message("received", message.kind.name)
@@ -298,7 +318,7 @@ class Engine:
         if entry.reply_to != reply_to:
             self._unlist(entry)
             entry.reply_to = reply_to
-            self._replies[reply_to] = entry
+            self._replies[reply_to] = self._asking[client.xid] = entry
         if entry.claimed != client.claimed:
             self._unclaim(entry)
             if client.claimed is not None:
@@ -335,6 +355,8 @@ class Engine:
     def _unlist(self, entry: _Entry) -> None:
         if entry.reply_to is not None and self._replies.get(entry.reply_to) is entry:
             del self._replies[entry.reply_to]
+        if entry.reply_to is not None and self._asking.get(entry.reply_to[0]) is entry:
+            del self._asking[entry.reply_to[0]]
         entry.reply_to = None
 
     def _tick(self) -> None:

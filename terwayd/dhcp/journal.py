@@ -11,6 +11,7 @@ from terwayd.dhcp import options as opt
 from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.packet import Message
 
+_STRAYS = 4  # kinds of them that are told; a LAN may have any number
 _ANSWERS = {Kind.DISCOVER: Kind.OFFER, Kind.REQUEST: Kind.ACK}
 
 
@@ -25,6 +26,7 @@ class Journal:
         self._received: Counter[Kind] = Counter()
         self._refused = ""
         self._nak = ""
+        self._strays: Counter[str] = Counter()
 
     def start(self, now: float) -> None:
         """Forget everything: a new exchange begins."""
@@ -32,6 +34,7 @@ class Journal:
         self.about = self._refused = self._nak = ""
         self._sent.clear()
         self._received.clear()
+        self._strays.clear()
 
     def sent(self, message: Message) -> None:
         """Count a message that went out."""
@@ -44,6 +47,13 @@ class Journal:
             self._received[message.kind] += 1
         if message.kind is Kind.NAK:
             self._nak = opt.text(message.options.get(Code.MESSAGE, b""))[:200]
+
+    def stray(self, message: Message, why: str) -> None:
+        """Count a message that was not taken as one for this client, by what was wrong with it."""
+        server = f" of {message.server}" if message.server is not None else ""
+        text = f"{message.kind.name if message.kind is not None else 'message'}{server}: {why}"
+        if text in self._strays or len(self._strays) < _STRAYS:
+            self._strays[text] += 1
 
     def refused(self, message: Message, why: str) -> None:
         """Note why the last message could not be used."""
@@ -71,12 +81,13 @@ class Journal:
                     came.append(f'("{self._nak}")')
             parts.append(f"{_count(self._sent[kind], kind)}{about} sent{time}, {' '.join(came)} came back")
         text = "; ".join(parts) or "nothing was sent yet"
-        return f"{text}; {self._refused}" if self._refused else text
+        strays = [f"not taken: {count} {what}" for what, count in self._strays.items()]
+        return "; ".join([text, *strays, *([self._refused] if self._refused else [])])
 
     @property
     def silent(self) -> bool:
         """True when nothing at all came back."""
-        return not self._received
+        return not self._received and not self._strays
 
 
 def _count(number: int, kind: Kind) -> str:

@@ -8,7 +8,7 @@ can have is refused, an option that means nothing is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final, TypeVar
@@ -37,7 +37,8 @@ class Lease:
 
     `routes` holds option 121 where the server sent it (then `routers` is empty, RFC 3442), else option
     33; a router of None means "on the link".  `server_mac` is where the ACK came from on the link (the
-    server or its relay); empty when unknown.  Times are `math.inf` for a lease without end.
+    server or its relay); empty when unknown.  `extra` are the bytes of options that were asked for by number.
+    Times are `math.inf` for a lease without end.
     """
 
     address: IPv4Interface
@@ -54,6 +55,7 @@ class Lease:
     renew_at: float
     rebind_at: float
     expires_at: float
+    extra: tuple[tuple[int, bytes], ...] = ()
 
     def shifted(self, seconds: float) -> Lease:
         """The same lease on a clock that reads `seconds` more."""
@@ -82,6 +84,7 @@ class Lease:
             "renew_at": _finite(self.renew_at),
             "rebind_at": _finite(self.rebind_at),
             "expires_at": _finite(self.expires_at),
+            "extra": [[code, raw.hex()] for code, raw in self.extra],
         }
 
     @classmethod
@@ -106,12 +109,15 @@ class Lease:
                 renew_at=_time(data["renew_at"]),
                 rebind_at=_time(data["rebind_at"]),
                 expires_at=_time(data["expires_at"]),
+                extra=tuple((int(code), bytes.fromhex(raw)) for code, raw in data.get("extra", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a lease: {error!r}") from error
 
 
-def lease_from(message: Message, *, server_mac: bytes, sent: float, fuzz: float = 0.0) -> Lease:
+def lease_from(
+    message: Message, *, server_mac: bytes, sent: float, fuzz: float = 0.0, extra: Iterable[int] = ()
+) -> Lease:
     """The lease in an OFFER or ACK that answers what was sent at `sent`; LeaseError when there is none.
 
     RFC 2131 section 4.4.5: the lease counts from when the request was sent, not from when the answer
@@ -152,6 +158,7 @@ def lease_from(message: Message, *, server_mac: bytes, sent: float, fuzz: float 
         renew_at=sent + renew,
         rebind_at=sent + rebind,
         expires_at=sent + end,
+        extra=tuple((code, options[code]) for code in extra if code in options),
     )
 
 

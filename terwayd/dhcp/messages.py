@@ -19,14 +19,17 @@ EVERYWHERE: Final = IPv4Address("255.255.255.255")
 class Identity:
     """Who a client is to the DHCP server.
 
-    `client_id` is option 61 with its type byte, None to send none; `hostname` is option 12,
-    `vendor_class` option 60.
+    `client_id` is option 61 with its type byte, None to send none; `hostname` is option 12, or with `fqdn`
+    option 81 (RFC 4702 section 3: never both); `vendor_class` is option 60; `request` are options that are
+    asked for besides those that are understood.
     """
 
     mac: bytes
     client_id: bytes | None = None
     hostname: str | None = None
     vendor_class: str | None = None
+    fqdn: bool = False
+    request: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,14 @@ def _common(identity: Identity, kind: Kind) -> dict[int, bytes]:
 
 def _wishes(identity: Identity) -> dict[int, bytes]:
     options: dict[int, bytes] = {Code.MAX_SIZE: MAX_SIZE.to_bytes(2, "big")}
-    if identity.hostname:
+    if identity.hostname and identity.fqdn:
+        options[Code.FQDN] = opt.pack_fqdn(identity.hostname)
+    elif identity.hostname:
         options[Code.HOSTNAME] = identity.hostname.encode("ascii", "replace")[:253]
     if identity.vendor_class:
         options[Code.VENDOR_CLASS] = identity.vendor_class.encode()[:255]
-    options[Code.PARAMETERS] = opt.REQUESTED
+    more = [code for code in identity.request if code not in opt.REQUESTED]
+    options[Code.PARAMETERS] = opt.REQUESTED + bytes(more)
     return options
 
 

@@ -261,8 +261,12 @@ def prefix(raw: bytes) -> int:
 
 
 def pack_fqdn(value: str) -> bytes:
-    """Option 81 (RFC 4702): the server is asked to update both DNS records; the name in DNS encoding."""
-    return b"\x05\0\0" + pack_names([value])
+    """Option 81 (RFC 4702): the server is asked to update both DNS records; the name in DNS encoding.
+
+    A name without a dot is a partial one, which the server completes: it has no root label.
+    """
+    packed = pack_names([value])
+    return b"\x05\0\0" + (packed if "." in value else packed[:-1])
 
 
 def fqdn(raw: bytes) -> str:

@@ -34,6 +34,7 @@ class Input(enum.Enum):
     VERIFY = "started with a lease whose T1 has passed"
     WAITED = "the pause is over"
     OFFER = "a usable OFFER"
+    ASIDE = "a usable OFFER of another address than the one asked for"
     ACK = "a usable ACK"
     CANDIDATE = "a usable ACK for an address that is to be probed first"
     CONFLICT = "somebody else has the address"
@@ -51,6 +52,7 @@ class Do(enum.Enum):
 
     OPEN = "begin a new transaction: new xid, secs from 0, attempts from 0"
     DISCOVER = "broadcast a DISCOVER"
+    AWAIT = "wait a moment for a better OFFER"
     REQUEST = "broadcast a REQUEST for the offer"
     VERIFY = "broadcast a REQUEST for the restored address"
     RENEW = "send a REQUEST to the server that gave the lease"
@@ -92,6 +94,7 @@ TABLE: Final[Mapping[State, Mapping[Input, Go]]] = {
     },
     State.SELECTING: {
         Input.OFFER: Go(State.REQUESTING, (Do.REQUEST,)),
+        Input.ASIDE: Go(State.SELECTING, (Do.AWAIT,)),  # then it is an OFFER like any other
         Input.ACK: Go(State.BOUND, (Do.BIND,)),  # only with rapid commit (RFC 4039)
         Input.CANDIDATE: Go(State.PROBING, (Do.PROBE,)),
         Input.RESEND: Go(State.SELECTING, (Do.DISCOVER,)),

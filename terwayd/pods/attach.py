@@ -133,7 +133,7 @@ class Attachments:
             except ValueError as error:
                 log.error("%s: the row of a pod cannot be read and is left out: %s", self._store.path, error)
                 continue
-            identity = known.identity(self._config.dhcp.vendor_class)
+            identity = known.identity(self._config.dhcp)
             if known.host_ifname in links and lease is not None:  # also one that is over: see upkeep
                 self._known[known.key] = known
                 self.upkeep.attached(known, lease)
@@ -157,7 +157,7 @@ class Attachments:
 
         def give_back() -> None:
             if self._former.pop(known.same_pod, None) is not None and lease.expires_at > boottime():
-                self._engine.release_lease(known.identity(self._config.dhcp.vendor_class), lease)
+                self._engine.release_lease(known.identity(self._config.dhcp), lease)
                 log.info("%s did not come back after the boot: %s given back", known, lease.address.ip)
             if known.key not in self._known:
                 self._store.delete_attachment(known.key)
@@ -211,7 +211,7 @@ class Attachments:
     async def _attach(self, wanted: Attachment, descriptor: int) -> Attached:
         await _to_its_end(self._replace_older(wanted))
         config, key = self._config, wanted.key
-        identity = wanted.identity(config.dhcp.vendor_class)
+        identity = wanted.identity(config.dhcp)
         leasing = asyncio.ensure_future(
             self._engine.acquire(
                 key,

@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from terwayd.config import DhcpConfig
 from terwayd.dhcp.client import Identity
 
 Key = tuple[str, str, str]
@@ -52,12 +53,14 @@ class Attachment:
         name = self.name or short_id(self.container_id)
         return f"{self.namespace}/{name}" if self.namespace else name
 
-    def identity(self, vendor_class: str) -> Identity:
+    def identity(self, dhcp: DhcpConfig) -> Identity:
         return Identity(
             mac=bytes.fromhex(self.mac.replace(":", "")),
             client_id=bytes.fromhex(self.client_id) if self.client_id else None,
             hostname=self.hostname or None,
-            vendor_class=vendor_class or None,
+            vendor_class=dhcp.vendor_class or None,
+            fqdn=dhcp.hostname == "fqdn",
+            request=dhcp.request,
         )
 
 

@@ -35,18 +35,20 @@ def pod_routes(
 
     A lease with classless routes has no routers (RFC 3442), one with static routes has both.  Where
     the server sends no default route, the node's own gateway serves.  The Service ranges are served on
-    the node, so they go through it.
+    the node, so they go through it, whatever part of them a server would have elsewhere.
     """
-    routes = [_route(lease, dst, gateway) for dst, gateway in lease.routes]
+    ours = [cidr for cidr in service_cidrs if isinstance(cidr, IPv4Network)] if node.address else []
+    routes = [
+        _route(lease, dst, gateway)
+        for dst, gateway in lease.routes
+        if not any(dst.subnet_of(cidr) for cidr in ours)
+    ]
     router = lease.routers[0] if lease.routers else node.gateway
     if not any(route.dst == _DEFAULT for route in routes) and router is not None:
         routes.append(_route(lease, _DEFAULT, router))
     if not default_route:
         routes = [route for route in routes if route.dst != _DEFAULT]
-    taken = {route.dst for route in routes}
-    if node.address is not None:
-        services = [cidr for cidr in service_cidrs if isinstance(cidr, IPv4Network) and cidr not in taken]
-        routes += [_route(lease, cidr, node.address) for cidr in services]
+    routes += [_route(lease, cidr, node.address) for cidr in ours]
     return tuple(sorted(routes, key=lambda route: route.gateway is not None))
 
 

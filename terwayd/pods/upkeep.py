@@ -103,6 +103,8 @@ class Upkeep:
                 has.conflict = f"{mac.hex(':')} uses {lease.address.ip} too"
                 log.error("%s: %s", has.known, has.conflict)
             case Bound(lease) | Renewed(lease, _):
+                if isinstance(event, Renewed) and (changes := _changes(event.previous, lease)):
+                    log.info("%s: with its renewal came %s", has.known, changes)
                 if has.reason:
                     log.warning("%s has a lease again: %s", has.known, lease.address)
                 has.reason, has.silent, has.conflict = "", False, ""
@@ -209,3 +211,19 @@ class Upkeep:
             stack.callback(os.close, descriptor)
             netns.require(descriptor, known.netns)
             await netns.run(descriptor, work)
+
+
+def _changes(before: Lease, after: Lease) -> str:
+    """What else a server says than it did, "" when it says the same."""
+    return ", ".join(
+        f"{name} {_shown(new)} in place of {_shown(old)}"
+        for name in ("server", "routers", "routes", "dns", "domain", "search", "mtu", "ntp")
+        if (new := getattr(after, name)) != (old := getattr(before, name))
+    )
+
+
+def _shown(value: object) -> str:
+    """A value of a lease for the journal."""
+    if isinstance(value, tuple):
+        return " ".join(_shown(item) for item in value) or "none"
+    return "none" if value in (None, "") else str(value)

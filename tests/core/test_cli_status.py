@@ -160,6 +160,7 @@ def lease(name: str = "web", **changes: Any) -> dict[str, Any]:
         "routes": ["10.0.0.0/8 via 192.168.1.2"],
         "ntp": [],
         "mtu": None,
+        "options": {"66": b"tftp.example".hex(), "150": "c0000201", "43": ""},
         "acquired": time.time() - 3700,
         **changes,
     }
@@ -201,6 +202,9 @@ default/web  bound
   routes     10.0.0.0/8 via 192.168.1.2
   ntp        -
   mtu        -
+  option 66  tftp.example
+  option 150 c0000201
+  option 43  -
 """
     )
 

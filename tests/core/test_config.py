@@ -44,6 +44,8 @@ def test_the_defaults() -> None:
             client_id="pod",
             hostname=True,
             vendor_class="terwayd",
+            request=(),
+            rapid_commit=False,
             conflict_detection="off",
             discover_rate=50,
             servers=None,
@@ -76,8 +78,10 @@ def test_every_key() -> None:
     [dhcp]
     timeout = "2m"
     client_id = "mac"
-    hostname = false
+    hostname = "fqdn"
     vendor_class = ""
+    request = [66, 150, 66]
+    rapid_commit = true
     conflict_detection = "fast"
     discover_rate = 10
     servers = ["192.0.2.1"]
@@ -97,7 +101,7 @@ def test_every_key() -> None:
     """
     assert parse(text, "/tmp/t.toml") == Config(
         HostConfig("ens18", "br-lan", ("gateway", "tcp:192.0.2.5:6443", "tcp:[2001:db8::5]:443"), 0.5, 300.0),
-        DhcpConfig(120.0, "mac", False, "", "fast", 10, (IPv4Address("192.0.2.1"),)),
+        DhcpConfig(120.0, "mac", "fqdn", "", (66, 150), True, "fast", 10, (IPv4Address("192.0.2.1"),)),
         PodsConfig(
             "random", (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")), False, 1400, "off", "down"
         ),
@@ -135,6 +139,8 @@ WRONG = {
     "dhcp.client_id": ['"duid"', "7", "true", '["pod"]', '""'],
     "dhcp.hostname": ['"true"', "1", "0", "[]"],
     "dhcp.vendor_class": ["7", "true", "[]"],
+    "dhcp.request": ["66", '"66"', "[0]", "[255]", "[true]", '["66"]', "[66.0]"],
+    "dhcp.rapid_commit": ['"true"', "1", "[]"],
     "dhcp.conflict_detection": ["true", '"on"', "1"],
     "dhcp.discover_rate": ["0", "true", '"50"', "1.5", "10001"],
     "dhcp.servers": ['"all"', "[]", '["x"]', "[7]", "true", '["::1"]'],

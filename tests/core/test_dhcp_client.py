@@ -290,6 +290,66 @@ def test_the_first_good_offer_is_taken() -> None:
     assert it.outbox() == []
 
 
+def test_the_server_that_has_the_wanted_address_is_waited_for() -> None:
+    """RFC 2131 section 4.4.1 leaves the choice to the client: where a pod comes back, it is its address that counts."""
+    first = IPv4Address("192.0.2.59")
+    for late, wanted in ((True, IP), (False, first)):
+        it = client()
+        it.start(0.0, requested=IP)
+        discover = sent(it).message
+        it.receive(reply(discover, Kind.OFFER, ip=first, server=OTHER), OTHER_MAC, 1.0)
+        it.receive(reply(discover, Kind.OFFER, ip=IPv4Address("192.0.2.58"), server=OTHER), OTHER_MAC, 1.0)
+        assert it.outbox() == []
+        assert it.deadline() == 1.25
+        if late:
+            it.receive(reply(discover, Kind.OFFER), SERVER_MAC, 1.2)
+        it.tick(1.25)
+        assert sent(it).message.options[Code.REQUESTED_ADDRESS] == wanted.packed
+    it = client()
+    it.start(0.0)
+    it.receive(reply(sent(it).message, Kind.OFFER), SERVER_MAC, 0.1)
+    assert it.state is State.REQUESTING, "who wants no address in particular does not wait"
+
+
+def test_what_was_not_taken_is_told() -> None:
+    it = Client(POD, Middle(1), servers=(SERVER,))
+    it.start(0.0)
+    discover = sent(it).message
+    for _ in range(3):
+        it.receive(reply(discover, Kind.OFFER, server=OTHER), OTHER_MAC, 1.0)
+    it.receive(reply(discover, Kind.OFFER, more={Code.CLIENT_ID: b"\0other"}), SERVER_MAC, 1.0)
+    assert it.summary(2.0) == (
+        "1 DISCOVER sent in 2 s, no OFFER came back; not taken: 3 OFFER of 192.0.2.2: dhcp.servers does not"
+        " name it; not taken: 1 OFFER of 192.0.2.1: it is for another client identifier"
+    )
+    assert not it.silent
+    for n in range(100):  # a flood of them is no long text
+        it.receive(reply(discover, Kind.OFFER, server=IPv4Address(f"192.0.3.{n}")), OTHER_MAC, 1.0)
+    assert len(it.summary(2.0)) < 500
+
+
+def test_the_name_goes_in_one_option() -> None:
+    """RFC 4702 section 3: option 12 or option 81, never both."""
+    it = client(replace(POD, fqdn=True, request=(66, Code.DNS)))
+    it.start(0.0)
+    options = sent(it).message.options
+    assert options[Code.FQDN] == b"\x05\0\0\x03pod"
+    assert Code.HOSTNAME not in options
+    assert options[Code.PARAMETERS][-1] == 66
+    assert options[Code.PARAMETERS].count(bytes((Code.DNS,))) == 1
+
+
+@pytest.mark.parametrize(("left", "most"), [(10.0, 1.0), (100.0, 5.0), (1e9, 10.0)])
+def test_restored_clients_do_not_ask_all_at_once(left: float, most: float) -> None:
+    now, waits = a_lease().renew_at + 1, []
+    for seed in range(200):
+        it = Client(POD, random.Random(seed))
+        it.start(now, lease=replace(a_lease(), rebind_at=now + left * 0.9, expires_at=now + left))
+        waits.append(it.deadline() - now)
+    assert most * 0.9 < max(waits) <= most
+    assert min(waits) < most * 0.1
+
+
 @pytest.mark.parametrize("kind", [Kind.ACK, Kind.NAK])
 def test_another_server_has_no_say_in_a_request(kind: Kind) -> None:
     it = client()

@@ -14,6 +14,7 @@ from terwayd.dhcp import frame
 from terwayd.dhcp.client import FAST, FULL, Bound, Client, Conflict, Probing, State
 from terwayd.dhcp.engine import Bucket
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.packet import REPLY, Message
 from tests.core.test_dhcp_client import IP, MAC, NOBODY, OTHER, POD, SERVER, SERVER_MAC, Middle, reply, sent
 
 STRANGER = bytes.fromhex("02dd00000009")
@@ -167,6 +168,10 @@ def run_filter(lines: tuple[tuple[int, int, int, int], ...], data: bytes) -> boo
                 a = data[k]
             case 0x48:
                 a = int.from_bytes(data[x + k : x + k + 2], "big")
+            case 0x50:
+                a = data[x + k]
+            case 0x40:
+                a = int.from_bytes(data[x + k : x + k + 4], "big")
             case 0xB1:
                 x = (data[k] & 15) * 4
             case 0x15:
@@ -182,7 +187,7 @@ def run_filter(lines: tuple[tuple[int, int, int, int], ...], data: bytes) -> boo
 def test_the_kernels_filters() -> None:
     def to(port: int, **more: int) -> bytes:
         return frame.build(
-            b"x",
+            Message(REPLY, 1, MAC).encode(),
             source_mac=MAC,
             destination_mac=MAC,
             source=IP,

@@ -8,6 +8,7 @@ import errno
 import random
 import time
 from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ import pytest
 from terwayd.dhcp import frame
 from terwayd.dhcp.client import Bound, Event, Identity, Lost, Renewed, State
 from terwayd.dhcp.engine import Engine
-from terwayd.dhcp.options import Kind
+from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.packet import Message
 from terwayd.errors import DhcpError
-from tests.core.test_dhcp_client import SERVER, SERVER_MAC, a_lease, reply
+from tests.core.test_dhcp_client import IP, SERVER, SERVER_MAC, a_lease, reply
 
 
 class Wire:
@@ -46,7 +47,12 @@ class Wire:
         self.sent.append(message)
         answer = self.answers.get(message.kind or Kind.INFORM)
         if answer is not None:
-            asyncio.get_running_loop().call_soon(self.deliver, reply(message, answer))
+            asyncio.get_running_loop().call_soon(self.deliver, self.answer_to(message, answer))
+
+    def answer_to(self, message: Message, kind: Kind) -> Message:
+        """From a server that gives each MAC an address of its own."""
+        ip = IP - 1 + int.from_bytes(message.chaddr[4:], "big")
+        return reply(message, kind, ip=ip, more={Code.SUBNET_MASK: b"\xff\xff\0\0"})
 
     def deliver(self, message: Message) -> None:
         data = frame.build(
@@ -199,6 +205,35 @@ def test_a_link_that_is_down_is_tried_again() -> None:
         it.wire.error = None
         it.at(2)
         await task
+
+    run(body)
+
+
+def test_an_address_that_this_node_knows_to_be_taken() -> None:
+    """By another of its clients, or by itself: no pod gets it, whatever a server offers; and it is told."""
+
+    async def body(it: World) -> None:
+        first = await it.engine.acquire("a", pod(), timeout=1)
+        it.wire.answer_to = lambda message, kind: reply(message, kind, ip=first.address.ip)  # type: ignore[method-assign]
+        with pytest.raises(DhcpError, match=r"offers 192.0.2.57, which another client of this node has"):
+            await it.engine.acquire("b", pod(2), timeout=0.05)
+        it.engine.release("a")
+        it.engine._why_not = lambda key, ip: "which is the gateway's"
+        with pytest.raises(DhcpError, match=r"offers 192.0.2.57, which is the gateway's"):
+            await it.engine.acquire("b", pod(2), timeout=0.05)
+
+    run(body)
+
+
+def test_an_answer_for_another_mac_is_told() -> None:
+    async def body(it: World) -> None:
+        it.wire.answer_to = lambda message, kind: replace(reply(message, kind), chaddr=pod(9).mac)  # type: ignore[method-assign]
+        with pytest.raises(
+            DhcpError,
+            match=r"no OFFER came back; not taken: 1 OFFER of 192.0.2.1: it is for 02:00:00:00:00:09",
+        ):
+            await it.engine.acquire("a", pod(), timeout=0.05)
+        assert it.engine._asking == {}
 
     run(body)
 

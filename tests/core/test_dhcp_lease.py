@@ -183,7 +183,20 @@ def test_a_lease_survives_json() -> None:
         assert Lease.from_dict(json.loads(text)) == lease
 
 
-@pytest.mark.parametrize("key", list(full().to_dict()))
+def test_a_lease_of_an_earlier_version_is_read() -> None:
+    data = full().to_dict()
+    del data["extra"]
+    assert Lease.from_dict(data) == full()
+
+
+def test_options_asked_for_by_number_are_kept() -> None:
+    message = with_options(ack(), {66: b"tftp\0", 150: bytes(300)})
+    lease = lease_from(message, server_mac=SERVER_MAC, sent=0.0, extra=(66, 67, 150))
+    assert lease.extra == ((66, b"tftp\0"), (150, bytes(300)))
+    assert Lease.from_dict(json.loads(json.dumps(lease.to_dict()))) == lease
+
+
+@pytest.mark.parametrize("key", [key for key in full().to_dict() if key != "extra"])
 def test_json_that_is_no_lease(key: str) -> None:
     data = full().to_dict()
     missing = {k: v for k, v in data.items() if k != key}

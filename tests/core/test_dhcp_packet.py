@@ -177,6 +177,7 @@ def test_masks_that_are_none(raw: str) -> None:
 def test_fqdn() -> None:
     assert opt.fqdn(opt.pack_fqdn("pod.lan.example")) == "pod.lan.example"
     assert opt.fqdn(b"\x04\0\0\x03pod") == "pod"
+    assert opt.pack_fqdn("pod") == b"\x05\0\0\x03pod", "a partial name has no root label"
     assert opt.fqdn(b"\0\0\0pod.lan") == "pod.lan"
     with pytest.raises(ValueError):
         opt.fqdn(b"\0\0")
@@ -315,6 +316,10 @@ def run_filter(data: bytes) -> bool:
                     a = data[k]
                 case 0x48:
                     a = struct.unpack_from("!H", data, x + k)[0]
+                case 0x50:
+                    a = data[x + k]
+                case 0x40:
+                    a = struct.unpack_from("!I", data, x + k)[0]
                 case 0xB1:
                     x = 4 * (data[k] & 0x0F)
                 case 0x15:
@@ -330,16 +335,19 @@ def run_filter(data: bytes) -> bool:
 
 
 def test_the_filter() -> None:
-    assert run_filter(udp())
-    options = udp()
+    options = udp(ack().encode())
+    assert run_filter(options)
     assert run_filter(_with_ip(options[:34] + b"\x01\x01\x01\x00" + options[34:], 0, b"\x46"))
     for other in (
-        udp()[:12] + b"\x08\x06" + udp()[14:],
-        _with_ip(udp(), 9, b"\x06"),
-        _with_ip(udp(), 6, b"\x20\x00"),
-        _with_ip(udp(), 6, b"\x00\x01"),
-        udp()[:36] + b"\x00\x43" + udp()[38:],
-        udp()[:30],
+        options[:12] + b"\x08\x06" + options[14:],
+        _with_ip(options, 9, b"\x06"),
+        _with_ip(options, 6, b"\x20\x00"),
+        _with_ip(options, 6, b"\x00\x01"),
+        options[:36] + b"\x00\x43" + options[38:],
+        options[:42] + b"\x01" + options[43:],  # a client's
+        options[:278] + b"\0" + options[279:],  # the cookie
+        options[:281],
+        udp(),
     ):
         assert not run_filter(other)
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from terwayd.config import DhcpConfig
 from terwayd.pods.identity import Attachment, Policy, attachment, host_mac, host_name
 
 POLICY = Policy(node="52:54:00:77:00:03")
@@ -102,7 +103,7 @@ def test_by_container() -> None:
 
 def test_by_mac() -> None:
     policy = replace(POLICY, client_id="mac")
-    identity = pod(policy).identity("terwayd")
+    identity = pod(policy).identity(DhcpConfig())
     assert identity.client_id is None
     assert identity.mac.hex(":") == pod().mac
     assert pod(policy).same_pod == pod(policy, key=("terway", "decaf", "eth0")).same_pod
@@ -148,7 +149,7 @@ def test_what_comes_out_is_well_formed(namespace: str, name: str, random: bytes)
         assert client_id[5:7] == b"\0\4", "RFC 6355: a DUID-UUID"
         assert len(client_id) == 1 + 4 + 2 + 16
         assert re.fullmatch(r"tw[0-9a-f]{12}", made.host_ifname)
-        identity = made.identity("terwayd")
+        identity = made.identity(DhcpConfig())
         assert (identity.mac.hex(":"), identity.client_id) == (made.mac, client_id)
 
 
@@ -180,9 +181,9 @@ def test_host_names(name: str, host: str) -> None:
 
 
 def test_what_is_not_sent_is_none() -> None:
-    bare = pod(replace(POLICY, client_id="mac", hostname=False)).identity("")
+    bare = pod(replace(POLICY, client_id="mac", hostname=False)).identity(DhcpConfig(vendor_class=""))
     assert (bare.client_id, bare.hostname, bare.vendor_class) == (None, None, None)
-    full = pod().identity("terwayd")
+    full = pod().identity(DhcpConfig())
     assert (full.hostname, full.vendor_class) == ("web-0", "terwayd")
 
 

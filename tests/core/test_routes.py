@@ -122,5 +122,11 @@ def test_services_of_a_node_outside_of_the_lease() -> None:
 def test_what_is_no_service_route() -> None:
     assert routes(services="fd00::/108") == [PodRoute(DEFAULT, ROUTER)]
     assert routes(NOWHERE, services="10.96.0.0/12") == [PodRoute(DEFAULT, ROUTER)]
-    taken = routes(routers=(), routes=((TEN, OTHER), (DEFAULT, ROUTER)), services="10.0.0.0/8")
-    assert taken == [PodRoute(TEN, OTHER), PodRoute(DEFAULT, ROUTER)]
+
+
+def test_no_server_has_the_services_elsewhere() -> None:
+    """CVE-2024-3661: routes of a DHCP server that take over what is reached otherwise."""
+    part, wider = IPv4Network("10.0.0.0/9"), IPv4Network("10.0.0.0/7")
+    got = routes(routes=((TEN, OTHER), (part, OTHER), (wider, OTHER)), services="10.0.0.0/8")
+    assert [route for route in got if route.dst in (TEN, part)] == [PodRoute(TEN, NODE.address)]
+    assert PodRoute(wider, OTHER) in got
