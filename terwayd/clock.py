@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ def epoch() -> Epoch:
     return Epoch(_boot_id(), time.time() - boottime())
 
 
+@functools.cache
 def _boot_id() -> str:
     """The kernel's ID of this boot; in a container, which boots without the kernel, its PID 1's birth.
 

@@ -78,6 +78,7 @@ class Node:
         self.engine: Engine | None = None
         self._store = store
         self._worker = Worker()
+        self._pods_worker = Worker()  # so that no ADD waits for a look at the host
         self._takeover = Takeover(store, config)
         self._attachments: Attachments | None = None
         self._changing = asyncio.Lock()
@@ -192,7 +193,7 @@ class Node:
                 hostname=bool(self.config.dhcp.hostname),
             ),
             engine=self.engine,
-            worker=self._worker,
+            worker=self._pods_worker,
             store=self._store,
             lan=_lan(standing.host, standing.bridge),
             service_cidrs=self._service_cidrs,
@@ -243,6 +244,8 @@ class Node:
     def _stop_pods(self) -> None:
         if self.engine is not None:
             self.engine.close()
+        if self._attachments is not None:
+            self._attachments.close()
         self.engine = self._attachments = self.host_lease = None
 
     def _await_confirmation(self) -> None:
@@ -358,6 +361,7 @@ class Node:
         """End without touching host, pods or leases."""
         self._stop_pods()
         self._worker.close()
+        self._pods_worker.close()
         self._store.close()
 
     def _become(self, condition: Condition, reason: str = "", hint: str = "") -> None:

@@ -30,7 +30,7 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from terwayd.errors import KernelError
-from terwayd.kernel import messages
+from terwayd.kernel import messages, requests
 from terwayd.kernel.sysctl import write_sysctl
 from terwayd.model import (
     IFA_F_NODAD,
@@ -55,6 +55,7 @@ class Netlink:
 
     def __init__(self) -> None:
         self._ipr = IPRoute()
+        self._requests = requests.Requests()
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +65,7 @@ class Netlink:
 
     def close(self) -> None:
         self._ipr.close()
+        self._requests.close()
 
     # What is there.
 
@@ -133,19 +135,11 @@ class Netlink:
 
         Raises KernelError with EEXIST when either name is taken.
         """
-        with _told(f"ip link add {name} type veth peer {peer}"):
-            self._ipr.link(
-                "add",
-                ifname=name,
-                kind="veth",
-                address=mac,
-                mtu=mtu,
-                master=bridge,
-                peer={"ifname": peer, "address": peer_mac, "mtu": mtu, "net_ns_fd": netns},
-            )
+        pair = requests.new_veth(name, peer, netns=netns, mac=mac, peer_mac=peer_mac, mtu=mtu, bridge=bridge)
+        self._requests.send(pair)
         # The kernel takes no alias in the creating message.  A port has no business with IPv6.
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
-        self.set_link(name, ifalias=alias, state="up")
+        self._requests.send(requests.set_link(name, alias=alias, up=True))
 
     def add_pair(self, name: str, peer: str, *, mtu: int) -> None:
         """A veth pair with both ends here, down."""

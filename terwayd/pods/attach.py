@@ -25,11 +25,13 @@ from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.errors import CniError, TerwayError
 from terwayd.kernel import netns
+from terwayd.kernel.reaper import Reaper, is_there
 from terwayd.kernel.worker import Worker
 from terwayd.model import Link
 from terwayd.pods import veth
 from terwayd.pods.identity import Attachment, Key, Policy, attachment, host_mac
 from terwayd.pods.routes import Node, PodRoute, pod_routes
+from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
 from terwayd.store import AttachmentRecord, Store
 
@@ -89,6 +91,7 @@ class Attachments:
         # A lock is there for as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._former: dict[str, IPv4Address] = {}
+        self._reaper = Reaper()
         self._deleting: set[asyncio.Task[None]] = set()
         self.upkeep = Upkeep(
             config.pods.lost_lease,
@@ -123,7 +126,6 @@ class Attachments:
         given back.
         """
         now = epoch()
-        links = {link.name for link in await self._worker.call(lambda netlink: netlink.links())}
         for record in self._store.attachments():
             try:
                 known = codec.decode(Attachment, record.pod)
@@ -134,7 +136,7 @@ class Attachments:
                 log.error("%s: the row of a pod cannot be read and is left out: %s", self._store.path, error)
                 continue
             identity = known.identity(self._config.dhcp)
-            if known.host_ifname in links and lease is not None:  # also one that is over: see upkeep
+            if is_there(known.host_ifname) and lease is not None:  # also one that is over: see upkeep
                 self._known[known.key] = known
                 self.upkeep.attached(known, lease)
                 self._engine.adopt(known.key, identity, lease)
@@ -209,6 +211,7 @@ class Attachments:
                 del self._adding[key]
 
     async def _attach(self, wanted: Attachment, descriptor: int) -> Attached:
+        trace = Trace()
         await _to_its_end(self._replace_older(wanted))
         config, key = self._config, wanted.key
         identity = wanted.identity(config.dhcp)
@@ -223,9 +226,11 @@ class Attachments:
         self._known[key] = wanted
         mtu = config.pods.mtu or self.lan.bridge.mtu
         plugged = False
+        opened: veth.Opened | None = None
         try:
-            self._write(wanted, None)
             await asyncio.sleep(0)  # the DISCOVER leaves here, before the veth is built
+            self._write(wanted, None)
+            trace.mark("discover")
             plugging = asyncio.ensure_future(
                 self._worker.call(
                     veth.plug, wanted, descriptor, bridge=self.lan.bridge.index, mtu=self.lan.bridge.mtu
@@ -236,18 +241,28 @@ class Attachments:
             finally:
                 await _ended(plugging)
                 plugged = plugging.exception() is None
-            await netns.run(descriptor, lambda: veth.prepare(wanted.ifname, ipv6=config.pods.ipv6 == "slaac"))
+            trace.mark("veth")
+            ipv6 = config.pods.ipv6 == "slaac"
+            opened = await netns.run(descriptor, lambda: veth.prepare(wanted.ifname, ipv6=ipv6))
+            trace.mark("namespace")
             lease = await leasing
+            trace.mark("lease")
             mtu = min(mtu, lease.mtu or mtu)
             inside = self._inside_of(wanted, lease)
-            await netns.run(descriptor, lambda: veth.configure(inside))
+            await _to_its_end(self._worker.call(veth.configure, opened, inside))
+            trace.mark("address")
             self._write(wanted, lease)
             self.upkeep.attached(wanted, lease)
         except BaseException:
             await _to_its_end(self._undo(wanted, leasing, plugged=plugged))
             raise
+        finally:
+            if opened is not None:
+                opened.close()
         self._engine.announce(key)
         log.info("%s has %s from %s", wanted, lease.address, lease.server)
+        trace.mark("written")
+        log.debug("%s: %s", wanted, trace)
         self._on_change()
         return Attached(wanted, lease, inside.routes, mtu, self.lan.bridge.mac)
 
@@ -335,15 +350,18 @@ class Attachments:
     async def sweep(self) -> None:
         """Detach whatever lost its interface without a DEL: its namespace is gone, and so is its pod."""
         settled = [known for known in self._known.values() if known.key not in self._adding]
-        links = {link.name for link in await self._worker.call(lambda netlink: netlink.links())}
         for known in settled:
-            if known.host_ifname not in links and self._known.get(known.key) is known:
+            if not is_there(known.host_ifname) and self._known.get(known.key) is known:
                 log.info("%s went without a DEL", known)
                 await self.delete(known.key)
 
     async def _unplug(self, known: Attachment) -> None:
         self.upkeep.detached(known.key)
-        await self._worker.call(lambda netlink: netlink.delete_link(known.host_ifname))
+        await self._reaper.delete(known.host_ifname)
+
+    def close(self) -> None:
+        """Wait until the kernel has finished with what was detached."""
+        self._reaper.close()
 
     def on_event(self, key: Key, event: Event) -> None:
         """What the engine tells of the client of `key`."""

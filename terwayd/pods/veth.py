@@ -6,11 +6,13 @@ Blocking; each function says in which thread it runs.
 from __future__ import annotations
 
 import errno
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from terwayd.errors import CniError, KernelError
 from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.requests import Requests, add_address, add_route, set_link
 from terwayd.kernel.sysctl import write_sysctl
 from terwayd.model import RTNH_F_ONLINK, SCOPE_LINK, Address, Route
 from terwayd.pods.identity import Attachment, host_mac
@@ -57,22 +59,36 @@ def plug(netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, m
         ) from None
 
 
-def prepare(ifname: str, *, ipv6: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A netlink socket in the pod's namespace, for any thread, and the index of the pod's interface.
+
+    It keeps a deleted namespace alive, and so it is closed as soon as the interface is configured.
+    """
+
+    requests: Requests
+    index: int
+
+    def close(self) -> None:
+        self.requests.close()
+
+
+def prepare(ifname: str, *, ipv6: bool) -> Opened:
     """Inside the pod's namespace, before the interface is up."""
     write_sysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")  # for what the pod itself changes later
     if not ipv6:
         write_sysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "1")
+    return Opened(Requests(), socket.if_nametoindex(ifname))
 
 
-def configure(inside: Inside) -> None:
-    """Inside the pod's namespace: the interface up, with its address and routes."""
-    with Netlink() as netlink:
-        if inside.mtu:
-            netlink.set_link(inside.ifname, mtu=inside.mtu)
-        netlink.add_address(_address(inside))
-        netlink.set_link(inside.ifname, state="up")
-        for route in inside.routes:
-            netlink.add_route(_route(inside, route))
+def configure(_: Netlink, opened: Opened, inside: Inside) -> None:
+    """The interface up, with its address and routes, all of it in one call to the kernel; in the netlink thread."""
+    opened.requests.send(
+        *([set_link(inside.ifname, mtu=inside.mtu)] if inside.mtu else []),
+        add_address(opened.index, inside.address),
+        set_link(inside.ifname, up=True),
+        *(add_route(opened.index, route.dst, route.gateway, onlink=route.onlink) for route in inside.routes),
+    )
 
 
 def change(attachment: Attachment, before: Inside | None, after: Inside | None) -> None:

@@ -1,0 +1,163 @@
+"""rtnetlink requests as bytes, several in one call to the kernel: for what is done to every pod.
+
+Netlink is the general way, but encoding and decoding cost it more than the kernel takes for the work.
+This knows the few attributes that a pod's interface needs, and of the answers only the errors.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Final, Self
+
+from terwayd.errors import KernelError
+
+# From linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h and veth.h; the socket module does not have them.
+_REQUEST, _ACK, _EXCLUSIVE, _CREATE, _REPLACE, _APPEND = 0x1, 0x4, 0x200, 0x400, 0x100, 0x800
+_NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE = 16, 17, 20, 24
+_ERROR: Final = 2
+_SOL_NETLINK, _CAP_ACK = 270, 10
+_IFF_UP: Final = 0x1
+_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _IFALIAS, _GROUP, _NET_NS_FD = 1, 3, 4, 10, 18, 20, 27, 28
+_KIND, _DATA, _PEER = 1, 2, 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_TABLE_MAIN, _PROTO_BOOT, _UNICAST, _SCOPE_LINK, _ONLINK = 254, 3, 1, 253, 4
+_HEADER: Final = struct.Struct("=IHHII")
+_LINK: Final = struct.Struct("=BxHiII")
+_NUMBER: Final = struct.Struct("=I")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; `what` is the `ip` command that does the same, the errnos `fine` are no error."""
+
+    what: str
+    kind: int
+    flags: int
+    body: bytes
+    fine: tuple[int, ...] = ()
+
+
+def new_veth(name: str, peer: str, *, netns: int, mac: str, peer_mac: str, mtu: int, bridge: int) -> Request:
+    """A veth pair, its end `name` here in the bridge, its end `peer` in the namespace of the descriptor."""
+    other = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, peer) + _mac(peer_mac) + _number(_MTU, mtu)
+    info = _text(_KIND, "veth") + _attribute(_DATA, _attribute(_PEER, other + _number(_NET_NS_FD, netns)))
+    body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, name) + _mac(mac) + _number(_MTU, mtu)
+    body += _number(_MASTER, bridge) + _attribute(_LINKINFO, info)
+    return Request(f"ip link add {name} type veth peer {peer}", _NEWLINK, _CREATE | _EXCLUSIVE, body)
+
+
+def set_link(
+    name: str, *, up: bool = False, alias: str = "", mtu: int = 0, group: int = 0, fine: tuple[int, ...] = ()
+) -> Request:
+    body = _LINK.pack(0, 0, 0, _IFF_UP if up else 0, _IFF_UP if up else 0) + _text(_IFNAME, name)
+    body += _attribute(_IFALIAS, alias.encode()) if alias else b""
+    body += _number(_MTU, mtu) if mtu else b""
+    body += _number(_GROUP, group) if group else b""
+    return Request(f"ip link set {name}{' up' if up else ''}", _NEWLINK, 0, body, fine)
+
+
+def delete_link(name: str) -> Request:
+    """It may be gone already."""
+    body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, name)
+    return Request(f"ip link del {name}", _DELLINK, 0, body, (errno.ENODEV,))
+
+
+def delete_group(group: int) -> Request:
+    body = _LINK.pack(0, 0, 0, 0, 0) + _number(_GROUP, group)
+    return Request(f"ip link del group {group}", _DELLINK, 0, body, (errno.ENODEV,))
+
+
+def add_address(index: int, address: IPv4Interface) -> Request:
+    body = struct.pack("=BBBBI", socket.AF_INET, address.network.prefixlen, 0, 0, index)
+    body += _attribute(_IFA_LOCAL, address.ip.packed) + _attribute(_IFA_ADDRESS, address.ip.packed)
+    body += _attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
+    return Request(f"ip addr add {address}", _NEWADDR, _CREATE | _REPLACE, body)
+
+
+def add_route(index: int, dst: IPv4Network, gateway: IPv4Address | None, *, onlink: bool) -> Request:
+    """In front of those with the same destination; it may be there already."""
+    scope, flags = 0 if gateway is not None else _SCOPE_LINK, _ONLINK if onlink else 0
+    body = struct.pack(
+        "=BBBBBBBBI", socket.AF_INET, dst.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_BOOT, scope, _UNICAST, flags
+    )
+    body += _attribute(_RTA_DST, dst.network_address.packed) if dst.prefixlen else b""
+    body += _number(_RTA_OIF, index)
+    body += _attribute(_RTA_GATEWAY, gateway.packed) if gateway is not None else b""
+    return Request(f"ip route prepend {dst}", _NEWROUTE, _CREATE, body, (errno.EEXIST,))
+
+
+class Requests:
+    """A netlink socket of the namespace that it was made in, whichever thread uses it; one at a time."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, *requests: Request) -> None:
+        """Have all of them done, in their order; KernelError for the first that was refused.
+
+        The kernel goes on after one that it refuses.  It answers the last one, and those.
+        """
+        first = self._number + 1
+        self._number += len(requests)
+        data = bytearray()
+        for number, request in enumerate(requests, first):
+            flags = _REQUEST | request.flags | (_ACK if number == self._number else 0)
+            data += _HEADER.pack(_HEADER.size + len(request.body), request.kind, flags, number, 0)
+            data += request.body
+        self._socket.send(data)
+        refused: KernelError | None = None
+        for number, error in self._answers():
+            request = requests[number - first]
+            if error and error not in request.fine and refused is None:
+                refused = KernelError(f"{request.what}: {os.strerror(error)}", error)
+        if refused is not None:
+            raise refused
+
+    def _answers(self) -> Iterable[tuple[int, int]]:
+        """Number and errno of each answer, up to the last request's."""
+        while True:
+            answer = self._socket.recv(65536)
+            at = 0
+            while at < len(answer):
+                size, kind, _, number, _ = _HEADER.unpack_from(answer, at)
+                if kind == _ERROR:
+                    yield number, -struct.unpack_from("=i", answer, at + _HEADER.size)[0]
+                    if number == self._number:
+                        return
+                at += size + 3 & ~3
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, _NUMBER.pack(value))
+
+
+def _mac(value: str) -> bytes:
+    return _attribute(_ADDRESS, bytes.fromhex(value.replace(":", "")))
