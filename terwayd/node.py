@@ -108,6 +108,11 @@ class Node:
         return self._attachments
 
     @property
+    def set_aside(self) -> Path | None:
+        """Where a state database is that could not be read when this process began."""
+        return self._store.set_aside
+
+    @property
     def down(self) -> bool:
         """Whether the host has been given back: then no pod is attached."""
         return self.health.condition is Condition.DOWN

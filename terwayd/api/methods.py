@@ -128,6 +128,11 @@ class Methods:
         if (left := node.unconfirmed) is not None:
             message = f"the takeover is undone in {max(left, 0):.0f} s unless it is confirmed"
             findings.append(_finding("unconfirmed", "warning", message, "terwayctl confirm"))
+        if node.set_aside is not None:
+            message = f"the state could not be read, and is set aside as {node.set_aside}"
+            findings.append(
+                _finding("state-lost", "warning", message, "journalctl -u terwayd; terwayctl leases")
+            )
         findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
         if node.host_lease is not None and node.host_lease.trouble:
             findings.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Container, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,8 +29,8 @@ from terwayd.kernel import netns
 from terwayd.kernel.reaper import Reaper, is_there
 from terwayd.kernel.worker import Worker
 from terwayd.model import Link
-from terwayd.pods import veth
-from terwayd.pods.identity import Attachment, Key, Policy, attachment, host_mac
+from terwayd.pods import cached, veth
+from terwayd.pods.identity import Attachment, Key, Policy, attachment, host_ifname, host_mac, is_host_end
 from terwayd.pods.routes import Node, PodRoute, pod_routes
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
@@ -132,7 +133,7 @@ class Attachments:
                 lease = (
                     Lease.from_dict(record.lease).shifted(now.since(record.epoch)) if record.lease else None
                 )
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 log.error("%s: the row of a pod cannot be read and is left out: %s", self._store.path, error)
                 continue
             identity = known.identity(self._config.dhcp)
@@ -149,6 +150,31 @@ class Attachments:
                 log.info("%s is gone: %s given back", known, lease.address.ip)
             await self._unplug(known)
             self._store.delete_attachment(known.key)
+        await self._recover()
+
+    async def _recover(self) -> None:
+        """Know the pods again whose rows are lost: by their veths, and by what the runtime has in its cache."""
+        links = await self._worker.call(lambda netlink: netlink.links())
+        have = {known.host_ifname for known in self._known.values()}
+        unknown = {link.name: link for link in links if is_host_end(link.name) and link.name not in have}
+        for file in sorted(Path(cached.DIRECTORY).glob("*")) if unknown else ():
+            try:
+                known, lease = cached.from_cache(file.read_text(), self._policy, boottime())
+            except (OSError, ValueError) as error:
+                log.debug("%s: %s", file, error)
+                continue
+            if unknown.pop(known.host_ifname, None) is not None:
+                log.warning(
+                    "%s was forgotten, and is known again by %s: %s is asked for", known, file, lease.address
+                )
+                self._known[known.key] = known
+                self._write(known, lease)
+                self.upkeep.attached(known, lease)
+                self._engine.adopt(known.key, known.identity(self._config.dhcp), lease)
+        for link in unknown.values():
+            log.error(
+                "%s of %s is of a pod that nothing else is known of: delete that pod", link.name, link.alias
+            )
 
     def _keep_for_return(self, known: Attachment, lease: Lease) -> None:
         """A pod of an earlier boot: it comes back in a new sandbox, and asks for the address it had.
@@ -305,7 +331,7 @@ class Attachments:
             self._known.pop(older.key, None)
 
     async def delete(self, key: Key) -> None:
-        """Give the lease back, then take the interface out; an attachment nobody knows is done already."""
+        """Give the lease back, then take the interface out; an attachment nobody knows has no more than that."""
         task = asyncio.create_task(self._delete(key))
         self._deleting.add(task)
         task.add_done_callback(self._deleting.discard)
@@ -327,6 +353,8 @@ class Attachments:
                 del self._known[key]
                 log.info("%s is detached", known)
                 self._on_change()
+            else:  # its row may be lost
+                await self._worker.call(lambda netlink: netlink.delete_link(host_ifname(key)))
 
     async def check(self, key: Key, descriptor: int, routes: Container[tuple[str, str]] | None) -> list[str]:
         """What the pod has lost of what its lease says, and its port of what it had: nothing, when all is well.

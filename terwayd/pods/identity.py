@@ -92,11 +92,21 @@ def attachment(
         netns=netns,
         namespace=namespace,
         name=name,
-        host_ifname="tw" + _digest("veth", *key).hex()[:12],
+        host_ifname=host_ifname(key),
         mac=mac,
         client_id="" if policy.client_id == "mac" else _client_id(own).hex(),
         hostname=host_name(name) if policy.hostname else "",
     )
+
+
+def host_ifname(key: Key) -> str:
+    """The name of the host's end of the veth pair of an attachment."""
+    return "tw" + _digest("veth", *key).hex()[:12]
+
+
+def is_host_end(name: str) -> bool:
+    """Whether an interface is one that `host_ifname` names."""
+    return re.fullmatch(r"tw[0-9a-f]{12}", name) is not None
 
 
 def short_id(container_id: str) -> str:

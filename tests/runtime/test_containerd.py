@@ -145,3 +145,51 @@ def test_cri_tells_kubelet_why_there_is_no_lease(lan: Lan, node: Node, container
         cri.remove(sandbox)
     lan.dhcp.start()
     assert lan.dhcp.lease_of(cri.address(cri.run_sandbox("shop", "web-0", attempt=1)))
+
+
+def test_pods_are_known_again_after_the_database_was_lost(
+    lan: Lan, node: Node, containerd: Containerd
+) -> None:
+    """By the veths and by libcni's cache: the lease goes on and is given back in the end, as if nothing had been."""
+    forgotten = node.pod("no-cache")  # the first: `ip netns add` makes a mount that later ones lie on
+    forgotten.add()
+    cri = Cri(containerd)
+    sandbox = cri.run_sandbox("shop", "web-0")
+    running = containerd.start("web-1")
+    before = {one["container_id"]: one for one in node.api("Leases")["leases"]}
+    assert node.daemon is not None
+    node.daemon.kill9()
+    state = node.path("/var/lib/terwayd/state.db")
+    for file in state.parent.glob("state.db*"):
+        file.unlink()
+    state.write_bytes(b"not a database" * 100)
+    # The server has to say that the addresses may go on: it is asked, and hears of nothing else.
+    asked = len(lan.dhcp.messages("DHCPREQUEST"))
+    node.start_daemon().wait_ready()
+    eventually(
+        lambda: [one["state"] for one in node.api("Leases")["leases"]] == ["bound"] * 2, 20.0, "both again"
+    )
+    eventually(
+        lambda: {one["server"] for one in node.api("Leases")["leases"]} == {lan.gateway_ip},
+        5.0,
+        "both are confirmed",
+    )
+    for one in node.api("Leases")["leases"]:
+        same = ("container_id", "mac", "address", "client_id", "hostname", "host_ifname", "dns", "gateway")
+        assert {key: one[key] for key in same} == {key: before[one["container_id"]][key] for key in same}
+    assert len(lan.dhcp.messages("DHCPREQUEST")) == asked + 2
+    assert [found["code"] for found in node.status()["findings"]] == ["state-lost"]
+    assert "default/no-cache is of a pod that nothing else is known of" in node.log()
+    for address in (cri.address(sandbox), before["default-web-1"]["address"].partition("/")[0]):
+        assert lan.host.ping(address)
+
+    forgotten.delete()
+    containerd.kill("web-1")
+    running.wait()
+    cri.stop(sandbox)
+    eventually(lambda: not host_ends(node), 2.0, "no veth is left")
+    eventually(
+        lambda: len(lan.dhcp.leases()) == 1,
+        2.0,
+        "but of the one that nothing was known of, all are given back",
+    )

@@ -1,0 +1,70 @@
+"""An attachment as the runtime's own cache has it (libcni's), for when the row of a pod is lost.
+
+What the cache does not say is who leased the address and until when: so the lease is one that is due, and
+any server may extend it (RFC 2131 section 3.2).  Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any, Final
+
+from terwayd.dhcp.lease import Lease
+from terwayd.pods.identity import Attachment, Policy, attachment
+
+DIRECTORY: Final = "/var/lib/cni/results"
+UNKNOWN_S: Final = 600.0  # how long an address is trusted whose lease nobody confirms
+_NOWHERE: Final = IPv4Address("255.255.255.255")  # the server; the first ACK names it
+
+
+def from_cache(text: str, policy: Policy, now: float) -> tuple[Attachment, Lease]:
+    """The attachment in one file of the cache, and a lease to ask for; ValueError when there is none."""
+    try:
+        cached = json.loads(text)
+        ifname, result = cached["ifName"], cached["result"]
+        args = {str(key): str(value) for key, value in cached.get("cniArgs") or []}
+        index, inside = next(
+            (n, one)
+            for n, one in enumerate(result["interfaces"])
+            if one["name"] == ifname and one.get("sandbox")
+        )
+        address = next(
+            IPv4Interface(ip["address"])
+            for ip in result["ips"]
+            if ip.get("interface", index) == index and "." in ip["address"]
+        )
+        known = attachment(
+            policy,
+            (str(cached["networkName"]), str(cached["containerId"]), str(ifname)),
+            netns=str(inside["sandbox"]),
+            namespace=args.get("K8S_POD_NAMESPACE", ""),
+            name=args.get("K8S_POD_NAME", ""),
+            mac=str(inside["mac"]),
+        )
+        return known, _lease(address, result.get("routes") or [], now)
+    except (KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+        raise ValueError(f"not an attachment: {error!r}") from None
+
+
+def _lease(address: IPv4Interface, routes: list[dict[str, Any]], now: float) -> Lease:
+    return Lease(
+        address=address,
+        server=_NOWHERE,
+        server_mac=b"",
+        routers=(),
+        routes=tuple(
+            (IPv4Network(route["dst"]), IPv4Address(route["gw"]) if route.get("gw") else None)
+            for route in routes
+            if "." in route["dst"]
+        ),
+        dns=(),
+        domain="",
+        search=(),
+        mtu=None,
+        ntp=(),
+        acquired=now,
+        renew_at=now,
+        rebind_at=now,
+        expires_at=now + UNKNOWN_S,
+    )
