@@ -19,7 +19,7 @@ SOCKET = "/run/terwayd.sock"  # not to be had from the environment: a caller mus
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 MAX_STDIN = 1 << 20  # bytes
 CONNECT_S = 5.0  # a daemon that restarts is back by then
-ANSWER_S = 120.0  # more than a DHCP server needs, less than kubelet's patience
+ANSWER_S = 300.0  # more than the daemon takes for an ADD, whatever its cni.add_timeout
 RESULT = b'{"parameters":'
 FAILURE = b'{"error":"io.terway.CniFailed","parameters":'
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -60,6 +61,24 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _chain(value: object) -> tuple[str | dict[str, Any], ...]:
+    """Names of plugins, or what their entries in the network's list of plugins say."""
+    expected = 'a list of plugins such as ["portmap", { type = "tuning", sysctl = { ... } }]'
+    if not isinstance(value, list):
+        raise TypeError(expected)
+    for item in value:
+        name = item.get("type") if isinstance(item, dict) else item
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise ValueError(expected)
+        if name == "cni-terway":
+            raise ValueError("plugins to follow cni-terway, not itself")
+        try:
+            json.dumps(item)
+        except TypeError as error:
+            raise ValueError(f"values that JSON has ({error})") from None
+    return tuple(value)
+
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -68,6 +87,13 @@ def _duration(value: object) -> float:
     if match is None or float(match[1]) == 0:
         raise ValueError('a time such as "60s", "500ms" or "2m"')
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _add_timeout(value: object) -> float:
+    seconds = _duration(value)
+    if seconds > 240:
+        raise ValueError('at most "240s": the plugin waits no longer, nor does kubelet')
+    return seconds
 
 
 def _mtu(value: object) -> int:
@@ -205,11 +231,13 @@ class PodsConfig:
 
 @dataclass(frozen=True, slots=True)
 class CniConfig:
-    """[cni]: where the container runtimes look."""
+    """[cni]: where the container runtimes look, what follows our plugin, how long an ADD may take (seconds)."""
 
     name: str = _key("terway", _name)
     bin_dirs: tuple[str, ...] = _key(("/opt/cni/bin",), _paths)
     conf_dir: str = _key("/etc/cni/net.d", _path)
+    chain: tuple[str | dict[str, Any], ...] = _key((), _chain)
+    add_timeout: float = _key(90.0, _add_timeout)
 
 
 @dataclass(frozen=True, slots=True)

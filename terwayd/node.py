@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,10 @@ class Node:
     @property
     def bridge(self) -> str:
         return self.config.host.bridge
+
+    @property
+    def add_timeout(self) -> float:
+        return self.config.cni.add_timeout
 
     @property
     def takeover(self) -> Takeover:
@@ -422,7 +426,8 @@ def _link(host: Host, name: str) -> Link:
 
 
 def _lan(host: Host, bridge: str) -> Lan:
-    addresses = [a.interface.ip for a in host.addresses_of(bridge) if isinstance(a.interface.ip, IPv4Address)]
+    addresses = [a.interface for a in host.addresses_of(bridge) if isinstance(a.interface, IPv4Interface)]
     gateways = [gateway for gateway in host.gateways_of(bridge) if isinstance(gateway, IPv4Address)]
-    node = PodsNode(addresses[0] if addresses else None, gateways[0] if gateways else None)
-    return Lan(_link(host, bridge), node)
+    node = PodsNode(addresses[0].ip if addresses else None, gateways[0] if gateways else None)
+    prefix = addresses[0].network.prefixlen if addresses else 24
+    return Lan(_link(host, bridge), node, prefix)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+from terwayd.cni.asked import CAPABILITIES
 from terwayd.cni.protocol import VERSIONS
 from terwayd.config import CniConfig
 from terwayd.errors import HostError
@@ -17,13 +19,30 @@ from terwayd.errors import HostError
 PLUGIN = "cni-terway"
 CONFLIST = "10-terway.conflist"
 SHIM = Path("/usr/lib/cni") / PLUGIN
+_KNOWN = {"portmap": ("portMappings",), "bandwidth": ("bandwidth",)}
 
 
-def conflist(name: str) -> str:
+def conflist(config: CniConfig) -> str:
     """The network configuration: 1.0.0 for every runtime, up to 1.1.0 for those that choose."""
-    plugins = [{"type": PLUGIN}]
-    listed = {"cniVersion": "1.0.0", "cniVersions": list(VERSIONS[2:]), "name": name, "plugins": plugins}
+    plugins = [_entry(PLUGIN, CAPABILITIES), *(_chained(item) for item in config.chain)]
+    listed = {
+        "cniVersion": "1.0.0",
+        "cniVersions": list(VERSIONS[2:]),
+        "name": config.name,
+        "plugins": plugins,
+    }
     return json.dumps(listed, indent=2) + "\n"
+
+
+def _chained(item: str | dict[str, Any]) -> dict[str, Any]:
+    given = {"type": item} if isinstance(item, str) else item
+    return _entry(given["type"], _KNOWN.get(given["type"], ())) | given
+
+
+def _entry(name: str, capabilities: tuple[str, ...]) -> dict[str, Any]:
+    """A plugin and what it is to be told of each container, which runtimes do only where they are asked."""
+    entry: dict[str, Any] = {"type": name}
+    return entry | ({"capabilities": dict.fromkeys(capabilities, True)} if capabilities else {})
 
 
 def install_plugin(config: CniConfig, shim: Path = SHIM) -> None:
@@ -43,7 +62,7 @@ def install_plugin(config: CniConfig, shim: Path = SHIM) -> None:
 
 def write_conflist(config: CniConfig) -> Path:
     target = Path(config.conf_dir, CONFLIST)
-    _write(target, conflist(config.name).encode(), 0o644, "cni.conf_dir")
+    _write(target, conflist(config).encode(), 0o644, "cni.conf_dir")
     return target
 
 

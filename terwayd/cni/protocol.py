@@ -75,6 +75,7 @@ class Dns:
     nameservers: tuple[str, ...] = ()
     domain: str = ""
     search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +148,6 @@ def _args(text: str) -> dict[str, str]:
     """CNI_ARGS, "K=V;K=V": a part without "=" is left out; what is no UTF-8 becomes "?"."""
     known = text.encode(errors="replace").decode()
     return dict(part.split("=", 1) for part in known.split(";") if "=" in part)
-
-
-def asked_mac(call: Call) -> str:
-    """The MAC that CNI_ARGS asks for, "" when it asks for none.  CniError when no interface can have it."""
-    text = call.args.get("MAC", "")
-    if text and (not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text) or int(text[:2], 16) & 1):
-        raise CniError(
-            4, f"CNI_ARGS: MAC={text!r} is not the MAC address of one station, such as 02:00:00:00:00:01"
-        )
-    return text.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +245,38 @@ def _result_020(made: Result, version: str) -> dict[str, Any]:
 
 def _dns(dns: Dns) -> dict[str, Any]:
     return _without_empty(
-        {"nameservers": list(dns.nameservers), "domain": dns.domain, "search": list(dns.search)}
+        {
+            "nameservers": list(dns.nameservers),
+            "domain": dns.domain,
+            "search": list(dns.search),
+            "options": list(dns.options),
+        }
     )
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value}
+
+
+def behind(shaped: dict[str, Any], call: Call) -> dict[str, Any]:
+    """`shaped` behind the prevResult of an ADD, when there is one: the plugins before us made that.
+
+    Both are of the call's version.  Chains came with 0.3.0 (specification, "Network Configuration Lists").
+    """
+    before = call.config.get("prevResult")
+    if not isinstance(before, dict) or order(call.version) < order("0.3.0"):
+        return shaped
+    made = _objects(before.get("interfaces"))
+    ours = [{**ip, "interface": ip["interface"] + len(made)} for ip in shaped["ips"]]
+    merged = {
+        **before,
+        "cniVersion": call.version,
+        "interfaces": [*made, *shaped["interfaces"]],
+        "ips": [*_objects(before.get("ips")), *ours],
+        "routes": [*_objects(before.get("routes")), *shaped.get("routes", [])],
+        "dns": before.get("dns") or shaped.get("dns") or {},
+    }
+    return {key: value for key, value in merged.items() if value or key in {"interfaces", "ips"}}
 
 
 def versions(asked: str) -> dict[str, Any]:

@@ -7,15 +7,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from terwayd.cni import protocol
+from terwayd.cni import asked, protocol
 from terwayd.cni.protocol import Call
 from terwayd.errors import CniError, HostError, TerwayError
 from terwayd.kernel import netns
 from terwayd.pods.attach import Attached, Attachments
 
 log = logging.getLogger(__name__)
-
-ADD_TIMEOUT = 90.0  # seconds; kubelet gives a sandbox 240, CRI-O 300
 
 
 class Node(Protocol):
@@ -24,11 +22,17 @@ class Node(Protocol):
     @property
     def bridge(self) -> str: ...
 
+    @property
+    def add_timeout(self) -> float: ...
+
     async def tried(self) -> None:
         """Return when the node has been brought up, or could not be: a call may come while it starts."""
 
     @property
     def down(self) -> bool: ...
+
+    @property
+    def known_pods(self) -> Attachments | None: ...
 
     def pods(self) -> Attachments:
         """Raises HostError while the node takes no pods."""
@@ -42,21 +46,25 @@ async def answer(
     log.debug("%s %s %s", call.command, call.container_id, call.ifname)
     if call.command == "VERSION":
         return protocol.versions(call.version)
+    if call.command == "ADD":
+        namespace = _namespace(call, descriptor)
+        try:
+            async with asyncio.timeout(node.add_timeout):
+                await node.tried()
+                return await _add(node, call, namespace)
+        except TimeoutError:
+            raise CniError(11, f"ADD took longer than {node.add_timeout:.0f} s and was undone") from None
     await node.tried()
     match call.command:
-        case "ADD":
-            return await _add(node, call, _namespace(call, descriptor))
         case "DEL":
             if not node.down:  # else there is nothing left to take out, and the runtime shall not wait for it
-                await _pods(node).delete(call.key)
+                await _known(node).delete(call.key)
         case "CHECK":
             await _check(_pods(node), call, _namespace(call, descriptor))
         case "GC":
             await _collect(node, call)
         case "STATUS":
-            if without := node.pods().upkeep.without_server():
-                # CNI 1.1: "existing containers in the network may have limited connectivity".
-                raise CniError(51, f"no DHCP server answers, and the leases of {', '.join(without)} are over")
+            _status(node)
     return {}
 
 
@@ -68,20 +76,10 @@ def _namespace(call: Call, descriptor: int | None) -> int:
 
 
 async def _add(node: Node, call: Call, descriptor: int) -> dict[str, Any]:
-    pods = _pods(node)
-    try:
-        async with asyncio.timeout(ADD_TIMEOUT):
-            attached = await pods.add(
-                call.key,
-                descriptor,
-                netns_path=call.netns,
-                namespace=call.args.get("K8S_POD_NAMESPACE", ""),
-                name=call.args.get("K8S_POD_NAME", ""),
-                mac=protocol.asked_mac(call),
-            )
-    except TimeoutError:
-        raise CniError(11, f"ADD took longer than {ADD_TIMEOUT:.0f} s and was undone") from None
-    return protocol.result(_result(attached, node.bridge), call.version)
+    wish = asked.wish(call)
+    protocol.previous(call)  # what is no result is told before anything is made
+    attached = await _pods(node).add(call.key, descriptor, wish, netns_path=call.netns)
+    return protocol.behind(protocol.result(_result(attached, node.bridge, call), call.version), call)
 
 
 def _pods(node: Node) -> Attachments:
@@ -90,6 +88,22 @@ def _pods(node: Node) -> Attachments:
         return node.pods()
     except HostError as error:
         raise CniError(11, error.message, hint=error.hint) from None
+
+
+def _known(node: Node) -> Attachments:
+    """The pods for a verb that takes them out: a node that takes none at the moment has those it took."""
+    return node.known_pods if node.known_pods is not None else _pods(node)
+
+
+def _status(node: Node) -> None:
+    """Code 50: no ADD can be served; 51: and the pods that are here may have lost the LAN (section 5)."""
+    try:
+        pods = node.pods()
+    except HostError as error:
+        code = 51 if node.known_pods is not None and len(node.known_pods) else 50
+        raise CniError(code, error.message, hint=error.hint) from None
+    if without := pods.upkeep.without_server():
+        raise CniError(51, f"no DHCP server answers, and the leases of {', '.join(without)} are over")
 
 
 async def _check(pods: Attachments, call: Call, descriptor: int) -> None:
@@ -117,7 +131,7 @@ async def _collect(node: Node, call: Call) -> None:
     valid = protocol.valid_attachments(call)
     if valid is None:
         return  # not an empty list: nothing was said
-    pods = _pods(node)
+    pods = _known(node)
     stale = [known.key for known in pods if known.network == call.network and known.key[1:] not in valid]
     failures = []
     for key in stale:
@@ -129,7 +143,7 @@ async def _collect(node: Node, call: Call) -> None:
         raise CniError(999, f"{len(failures)} of {len(stale)} stale attachments stay: {'; '.join(failures)}")
 
 
-def _result(attached: Attached, bridge: str) -> protocol.Result:
+def _result(attached: Attached, bridge: str, call: Call) -> protocol.Result:
     known, lease = attached.attachment, attached.lease
     gateway = next((str(r.gateway) for r in attached.routes if r.gateway and r.dst.prefixlen == 0), "")
     return protocol.Result(
@@ -142,5 +156,5 @@ def _result(attached: Attached, bridge: str) -> protocol.Result:
         routes=tuple(
             protocol.RouteTo(str(r.dst), str(r.gateway) if r.gateway else "") for r in attached.routes
         ),
-        dns=protocol.Dns(tuple(str(server) for server in lease.dns), lease.domain, lease.search),
+        dns=asked.dns(call, protocol.Dns(tuple(str(s) for s in lease.dns), lease.domain, lease.search)),
     )

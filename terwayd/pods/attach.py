@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Container, Coroutine, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -30,8 +30,18 @@ from terwayd.kernel.reaper import Reaper, is_there
 from terwayd.kernel.worker import Worker
 from terwayd.model import Link
 from terwayd.pods import cached, veth
-from terwayd.pods.identity import Attachment, Key, Policy, attachment, host_ifname, host_mac, is_host_end
+from terwayd.pods.identity import (
+    Attachment,
+    Key,
+    Policy,
+    Wish,
+    attachment,
+    host_ifname,
+    host_mac,
+    is_host_end,
+)
 from terwayd.pods.routes import Node, PodRoute, pod_routes
+from terwayd.pods.static import is_static, is_taken, static_lease
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
 from terwayd.store import AttachmentRecord, Store
@@ -58,10 +68,11 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class Lan:
-    """What attaching needs of the host: the bridge, and the node's own place on the LAN."""
+    """What attaching needs of the host: the bridge, and the node's own place on the LAN with its prefix length."""
 
     bridge: Link
     node: Node
+    prefix: int = 24
 
 
 class Attachments:
@@ -145,8 +156,7 @@ class Attachments:
             if lease is not None and record.epoch.boot_id != now.boot_id:
                 self._keep_for_return(known, lease)
                 continue
-            if lease is not None and lease.expires_at > boottime():
-                self._engine.release_lease(identity, lease)
+            if lease is not None and self._give_back_unused(known, lease):
                 log.info("%s is gone: %s given back", known, lease.address.ip)
             await self._unplug(known)
             self._store.delete_attachment(known.key)
@@ -184,31 +194,21 @@ class Attachments:
         self._former[known.same_pod] = lease.address.ip
 
         def give_back() -> None:
-            if self._former.pop(known.same_pod, None) is not None and lease.expires_at > boottime():
-                self._engine.release_lease(known.identity(self._config.dhcp), lease)
+            former = self._former.pop(known.same_pod, None)
+            if former is not None and self._give_back_unused(known, lease):
                 log.info("%s did not come back after the boot: %s given back", known, lease.address.ip)
             if known.key not in self._known:
                 self._store.delete_attachment(known.key)
 
         asyncio.get_running_loop().call_later(_RETURN_S, give_back)
 
-    async def add(
-        self, key: Key, descriptor: int, *, netns_path: str, namespace: str, name: str, mac: str = ""
-    ) -> Attached:
+    async def add(self, key: Key, descriptor: int, wish: Wish, *, netns_path: str) -> Attached:
         """Attach the namespace of `descriptor`: its address is up when this returns.
 
-        Raises DhcpError when no lease came in time, CniError when the pod has such an interface
-        already; nothing is left then.  Cancelling undoes it too.
+        Raises DhcpError when no lease came in time, CniError when the pod has such an interface already,
+        or when the address that was asked for cannot be had; nothing is left then.  Cancelling undoes it too.
         """
-        wanted = attachment(
-            self._policy,
-            key,
-            netns=netns_path,
-            namespace=namespace,
-            name=name,
-            mac=mac,
-            random=os.urandom(16),
-        )
+        wanted = attachment(self._policy, key, wish, netns=netns_path, random=os.urandom(16))
         netns.require(descriptor, netns_path)
         if netns.same_as_ours(descriptor):
             raise CniError(
@@ -223,7 +223,7 @@ class Attachments:
                     f"{wanted} has {key[2]} from this network already",
                     hint="call DEL before another ADD, or ask for another interface name",
                 )
-            task = asyncio.create_task(self._attach(wanted, descriptor))
+            task = asyncio.create_task(self._attach(wanted, descriptor, wish))
             self._adding[key] = task
             try:
                 return await task
@@ -236,19 +236,11 @@ class Attachments:
             finally:
                 del self._adding[key]
 
-    async def _attach(self, wanted: Attachment, descriptor: int) -> Attached:
+    async def _attach(self, wanted: Attachment, descriptor: int, wish: Wish) -> Attached:
         trace = Trace()
-        await _to_its_end(self._replace_older(wanted))
+        await _to_its_end(self._replace_older(wanted, wish))
         config, key = self._config, wanted.key
-        identity = wanted.identity(config.dhcp)
-        leasing = asyncio.ensure_future(
-            self._engine.acquire(
-                key,
-                identity,
-                timeout=config.dhcp.timeout,
-                requested=self._former.pop(wanted.same_pod, None),
-            )
-        )
+        leasing = None if wish.static else asyncio.ensure_future(self._lease(wanted, wish))
         self._known[key] = wanted
         mtu = config.pods.mtu or self.lan.bridge.mtu
         plugged = False
@@ -271,7 +263,7 @@ class Attachments:
             ipv6 = config.pods.ipv6 == "slaac"
             opened = await netns.run(descriptor, lambda: veth.prepare(wanted.ifname, ipv6=ipv6))
             trace.mark("namespace")
-            lease = await leasing
+            lease = await (leasing or self._claim(wanted, wish, descriptor))
             trace.mark("lease")
             mtu = min(mtu, lease.mtu or mtu)
             inside = self._inside_of(wanted, lease)
@@ -286,11 +278,59 @@ class Attachments:
             if opened is not None:
                 opened.close()
         self._engine.announce(key)
-        log.info("%s has %s from %s", wanted, lease.address, lease.server)
+        log.info("%s has %s%s", wanted, lease.address, "" if is_static(lease) else f" from {lease.server}")
         trace.mark("written")
         log.debug("%s: %s", wanted, trace)
         self._on_change()
         return Attached(wanted, lease, inside.routes, mtu, self.lan.bridge.mac)
+
+    async def _lease(self, wanted: Attachment, wish: Wish) -> Lease:
+        """A lease of the address that is asked for, or of the one that the pod had, or of any."""
+        former = self._former.pop(wanted.same_pod, None)
+        asked = wish.address[0].ip if wish.address is not None else None
+        identity = wanted.identity(self._config.dhcp)
+        lease = await self._engine.acquire(
+            wanted.key, identity, timeout=self._config.dhcp.timeout, requested=asked or former
+        )
+        if asked is not None and lease.address.ip != asked:
+            raise CniError(
+                11,
+                f"{wanted} asks for {asked}, the DHCP server {lease.server} gives {lease.address.ip}",
+                hint=f"see whether {asked} is free and in the server's range, or reserve it for {wanted.mac}",
+            )
+        return lease
+
+    async def _claim(self, wanted: Attachment, wish: Wish, descriptor: int) -> Lease:
+        """The address that is asked for, without DHCP: nobody on the LAN answers for it."""
+        assert wish.address is not None
+        address, with_prefix = wish.address
+        if not with_prefix:
+            address = IPv4Interface((address.ip, self.lan.prefix))
+        others = [lease for known in self._known.values() if (lease := self._engine.lease(known.key))]
+        taken = any(lease.address.ip == address.ip for lease in others) or await netns.run(
+            descriptor, lambda: is_taken(wanted.ifname, wanted.mac, address.ip)
+        )
+        if taken:
+            raise CniError(
+                11, f"{wanted} asks for {address.ip}, which another station has", hint=f"arping {address.ip}"
+            )
+        lease = static_lease(address, boottime())
+        self._engine.adopt(wanted.key, wanted.identity(self._config.dhcp), lease)
+        return lease
+
+    def _give_back(self, known: Attachment) -> None:
+        lease = self._engine.lease(known.key)
+        if lease is not None and is_static(lease):
+            self._engine.forget(known.key)
+        else:
+            self._engine.release(known.key)
+
+    def _give_back_unused(self, known: Attachment, lease: Lease) -> bool:
+        """The same where no client runs for it; False when there is nothing to give back any more."""
+        if is_static(lease) or lease.expires_at <= boottime():
+            return False
+        self._engine.release_lease(known.identity(self._config.dhcp), lease)
+        return True
 
     def _inside_of(self, known: Attachment, lease: Lease) -> veth.Inside:
         """What the pod's interface shall have with `lease`."""
@@ -299,25 +339,29 @@ class Attachments:
         routes = pod_routes(
             lease,
             self.lan.node,
-            service_cidrs=self._service_cidrs(),
+            service_cidrs=known.service_cidrs or self._service_cidrs(),
             default_route=self._config.pods.default_route,
         )
         return veth.Inside(known.ifname, lease.address, routes, mtu if mtu != self.lan.bridge.mtu else 0)
 
-    async def _undo(self, wanted: Attachment, leasing: asyncio.Future[Lease], *, plugged: bool) -> None:
-        leasing.cancel()
-        with contextlib.suppress(asyncio.CancelledError, TerwayError):
-            await leasing
-        self._engine.release(wanted.key)
+    async def _undo(
+        self, wanted: Attachment, leasing: asyncio.Future[Lease] | None, *, plugged: bool
+    ) -> None:
+        if leasing is not None:
+            leasing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, TerwayError):
+                await leasing
+        self._give_back(wanted)
         if plugged:
             await self._unplug(wanted)
         self._store.delete_attachment(wanted.key)
         self._known.pop(wanted.key, None)
 
-    async def _replace_older(self, wanted: Attachment) -> None:
+    async def _replace_older(self, wanted: Attachment, wish: Wish) -> None:
         """A new sandbox of a pod whose old one has not been deleted yet: the old one goes first.
 
-        Both are one client to the DHCP server, so the lease stays, and is not released with the old.
+        Both are one client to the DHCP server, so the lease stays, and is not released with the old,
+        unless the new one asks for another address.
         """
         for older in [known for known in self._known.values() if known.same_pod == wanted.same_pod]:
             log.info("%s has a new sandbox: its old interface %s goes", wanted, older.host_ifname)
@@ -325,6 +369,9 @@ class Attachments:
                 adding.cancel()
                 await asyncio.wait({adding})
                 continue
+            lease = self._engine.lease(older.key)
+            if lease is not None and wish.address is not None and wish.address[0].ip != lease.address.ip:
+                self._give_back(older)
             self._engine.forget(older.key)
             await self._unplug(older)
             self._store.delete_attachment(older.key)
@@ -347,7 +394,7 @@ class Attachments:
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._known.get(key)
             if known is not None:
-                self._engine.release(key)
+                self._give_back(known)
                 await self._unplug(known)
                 self._store.delete_attachment(key)
                 del self._known[key]

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final
 
 from terwayd.dhcp.lease import Lease
-from terwayd.pods.identity import Attachment, Policy, attachment
+from terwayd.pods.identity import Attachment, Policy, Wish, attachment
 
 DIRECTORY: Final = "/var/lib/cni/results"
 UNKNOWN_S: Final = 600.0  # how long an address is trusted whose lease nobody confirms
@@ -37,10 +37,12 @@ def from_cache(text: str, policy: Policy, now: float) -> tuple[Attachment, Lease
         known = attachment(
             policy,
             (str(cached["networkName"]), str(cached["containerId"]), str(ifname)),
+            Wish(
+                namespace=args.get("K8S_POD_NAMESPACE", ""),
+                name=args.get("K8S_POD_NAME", ""),
+                mac=str(inside["mac"]),
+            ),
             netns=str(inside["sandbox"]),
-            namespace=args.get("K8S_POD_NAMESPACE", ""),
-            name=args.get("K8S_POD_NAME", ""),
-            mac=str(inside["mac"]),
         )
         return known, _lease(address, result.get("routes") or [], now)
     except (KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
 
 from terwayd.config import DhcpConfig
 from terwayd.dhcp.client import Identity
@@ -36,6 +37,7 @@ class Attachment:
     mac: str
     client_id: str
     hostname: str
+    service_cidrs: tuple[IPv4Network, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -65,6 +67,22 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for with an ADD; what is empty was not.
+
+    `address` comes with whether its prefix length is asked for too; `static` is to use it without DHCP.
+    """
+
+    namespace: str = ""
+    name: str = ""
+    mac: str = ""
+    address: tuple[IPv4Interface, bool] | None = None
+    static: bool = False
+    hostname: str = ""
+    service_cidrs: tuple[IPv4Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What [dhcp] and [pods] of the configuration say of identities; `node` is this node's own ID."""
 
@@ -74,17 +92,14 @@ class Policy:
     hostname: bool = True
 
 
-def attachment(
-    policy: Policy, key: Key, *, netns: str, namespace: str, name: str, mac: str = "", random: bytes = b""
-) -> Attachment:
-    """The attachment of `key`; `mac` is the one asked for, `random` what a random MAC is made of."""
+def attachment(policy: Policy, key: Key, wish: Wish, *, netns: str, random: bytes = b"") -> Attachment:
+    """The attachment of `key`; `random` is what a random MAC is made of."""
     network, container_id, ifname = key
+    namespace, name = wish.namespace, wish.name
     scope = (network, namespace, name) if namespace else (network, policy.node, name)
     if not name or policy.client_id == "container":
         scope = (network, policy.node, container_id)
     own = _digest("pod", *scope, ifname)
-    if not mac:
-        mac = _mac(_digest("mac", random.hex()) if policy.mac == "random" else own)
     return Attachment(
         network=network,
         container_id=container_id,
@@ -93,9 +108,10 @@ def attachment(
         namespace=namespace,
         name=name,
         host_ifname=host_ifname(key),
-        mac=mac,
+        mac=wish.mac or _mac(_digest("mac", random.hex()) if policy.mac == "random" else own),
         client_id="" if policy.client_id == "mac" else _client_id(own).hex(),
-        hostname=host_name(name) if policy.hostname else "",
+        hostname=host_name(wish.hostname or name) if policy.hostname or wish.hostname else "",
+        service_cidrs=wish.service_cidrs,
     )
 
 

@@ -19,7 +19,14 @@ SYSTEM = {
 PURE = [
     "terwayd.metrics",
     *("terwayd", "terwayd.codec", "terwayd.config", "terwayd.errors", "terwayd.model"),
-    *("terwayd.cni", "terwayd.cni.protocol", "terwayd.dhcp", "terwayd.dhcp.client", "terwayd.dhcp.frame"),
+    *(
+        "terwayd.cni",
+        "terwayd.cni.asked",
+        "terwayd.cni.protocol",
+        "terwayd.dhcp",
+        "terwayd.dhcp.client",
+        "terwayd.dhcp.frame",
+    ),
     *("terwayd.dhcp.journal", "terwayd.dhcp.lease", "terwayd.dhcp.messages", "terwayd.dhcp.options"),
     *("terwayd.dhcp.packet", "terwayd.dhcp.table", "terwayd.host", "terwayd.host.plan"),
     *("terwayd.host.adopt", "terwayd.host.drift", "terwayd.host.words"),

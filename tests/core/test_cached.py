@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from terwayd.pods.cached import UNKNOWN_S, from_cache
-from terwayd.pods.identity import Policy, attachment
+from terwayd.pods.identity import Policy, Wish, attachment
 
 POLICY = Policy(node="52:54:00:00:00:01")
 KEY = ("terway", "0123abc", "eth0")
-POD = attachment(POLICY, KEY, netns="/run/netns/cni-1", namespace="shop", name="web-0")
+POD = attachment(POLICY, KEY, Wish("shop", "web-0"), netns="/run/netns/cni-1")
 CACHED: dict[str, Any] = {
     "kind": "cniCacheV1",
     "containerId": "0123abc",

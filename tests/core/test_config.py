@@ -53,7 +53,9 @@ def test_the_defaults() -> None:
         PodsConfig(
             mac="stable", service_cidrs=None, default_route=True, mtu=0, ipv6="slaac", lost_lease="keep"
         ),
-        CniConfig(name="terway", bin_dirs=("/opt/cni/bin",), conf_dir="/etc/cni/net.d"),
+        CniConfig(
+            name="terway", bin_dirs=("/opt/cni/bin",), conf_dir="/etc/cni/net.d", chain=(), add_timeout=90.0
+        ),
         MetricsConfig(listen=""),
         "/etc/terway.toml",
     )
@@ -96,6 +98,8 @@ def test_every_key() -> None:
     name = "lan-1.x_y"
     bin_dirs = ["/usr/libexec/cni", "/opt/cni/bin"]
     conf_dir = "/etc/cni/other"
+    chain = ["portmap", { type = "tuning", sysctl = { "net.core.somaxconn" = "500" } }]
+    add_timeout = "2m"
     [metrics]
     listen = "[::]:9753"
     """
@@ -105,7 +109,13 @@ def test_every_key() -> None:
         PodsConfig(
             "random", (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")), False, 1400, "off", "down"
         ),
-        CniConfig("lan-1.x_y", ("/usr/libexec/cni", "/opt/cni/bin"), "/etc/cni/other"),
+        CniConfig(
+            "lan-1.x_y",
+            ("/usr/libexec/cni", "/opt/cni/bin"),
+            "/etc/cni/other",
+            ("portmap", {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}),
+            120.0,
+        ),
         MetricsConfig("[::]:9753"),
         "/tmp/t.toml",
     )
@@ -161,6 +171,15 @@ WRONG = {
         '"192.0.2.1"',
         "true",
     ],
+    "cni.chain": [
+        '"portmap"',
+        "[7]",
+        '["../x"]',
+        "[{}]",
+        '["cni-terway"]',
+        '[{ type = "x", at = 2020-01-01 }]',
+    ],
+    "cni.add_timeout": ["90", '"0s"', '"5m"'],
     "cni.conf_dir": ['"etc/cni"', '""', "7", '["/etc/cni/net.d"]', '"/etc/\\u0000"'],
 }
 
@@ -184,7 +203,7 @@ def test_every_key_is_tried_with_wrong_values() -> None:
         ("[host]\nuplnk = 1", "unknown host.uplnk", 'did you mean "uplink"?'),
         ("[dhcp]\nclientid = 1", "unknown dhcp.clientid", 'did you mean "client_id"?'),
         ("[hosts]\n", "unknown [hosts]", 'did you mean "host"?'),
-        ("[cni]\nzzzz = 1", "unknown cni.zzzz", "known here: name, bin_dirs, conf_dir"),
+        ("[cni]\nzzzz = 1", "unknown cni.zzzz", "known here: name, bin_dirs, conf_dir, chain, add_timeout"),
         ("[xylophone]\n", "unknown [xylophone]", "known here: host, dhcp, pods, cni"),
         ("[host.uplink]\nname = 1", "host.uplink = {'name': 1} is wrong", "mend uplink under [host]"),
     ],

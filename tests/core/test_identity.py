@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terwayd.config import DhcpConfig
-from terwayd.pods.identity import Attachment, Policy, attachment, host_mac, host_name
+from terwayd.pods.identity import Attachment, Policy, Wish, attachment, host_mac, host_name
 
 POLICY = Policy(node="52:54:00:77:00:03")
 OTHER_NODE = Policy(node="52:54:00:77:00:04")
@@ -20,8 +20,9 @@ TEXT = st.text(max_size=300)
 
 
 def pod(policy: Policy = POLICY, key: tuple[str, str, str] = KEY, **more: Any) -> Attachment:
-    asked = {"netns": "/run/netns/x", "namespace": "default", "name": "web-0", **more}
-    return attachment(policy, key, **asked)
+    netns, random = more.pop("netns", "/run/netns/x"), more.pop("random", b"")
+    wish = Wish(**{"namespace": "default", "name": "web-0", **more})
+    return attachment(policy, key, wish, netns=netns, random=random)
 
 
 def container(policy: Policy = POLICY, **more: Any) -> Attachment:

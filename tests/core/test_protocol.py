@@ -187,24 +187,6 @@ def test_arguments(text: str, args: dict[str, str]) -> None:
     assert parse(env(CNI_ARGS=text), config()).args == args
 
 
-def asked_mac(args: str) -> str:
-    return protocol.asked_mac(parse(env(CNI_ARGS=args), config()))
-
-
-def test_a_mac_may_be_asked_for() -> None:
-    assert asked_mac("MAC=02:AA:bb:00:00:01;X=1") == "02:aa:bb:00:00:01"
-    assert asked_mac("X=1") == asked_mac("MAC=") == asked_mac("") == ""
-
-
-@pytest.mark.parametrize(
-    "mac", ["02:00:00:00:00", "02-00-00-00-00-01", "03:00:00:00:00:01", "x", "02:00:00:00:00:01\n"]
-)
-def test_a_mac_that_no_interface_can_have(mac: str) -> None:
-    with pytest.raises(CniError, match="MAC=") as caught:
-        asked_mac(f"MAC={mac}")
-    assert caught.value.cni_code == 4
-
-
 @pytest.mark.parametrize(
     "stdin",
     [
@@ -319,12 +301,21 @@ def test_version_is_answered_whatever_is_asked(stdin: str, version: str) -> None
 
 
 def test_every_version_that_we_announce_we_write() -> None:
-    assert json.loads(install.conflist("terway")) == {
+    capabilities = {"mac": True, "ips": True, "dns": True, "io.kubernetes.cri.pod-annotations": True}
+    listed = {
         "cniVersion": "1.0.0",
         "cniVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
         "name": "terway",
-        "plugins": [{"type": "cni-terway"}],
+        "plugins": [{"type": "cni-terway", "capabilities": capabilities}],
     }
+    assert json.loads(install.conflist(CniConfig())) == listed
+    chained = CniConfig(chain=("portmap", {"type": "bandwidth", "ingressRate": 7}, "tuning"))
+    listed["plugins"] += [  # type: ignore[operator]
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}, "ingressRate": 7},
+        {"type": "tuning"},
+    ]
+    assert json.loads(install.conflist(chained)) == listed
 
 
 # What is answered.

@@ -26,6 +26,7 @@ timeout = "2s"
 [pods]
 service_cidrs = ["10.96.0.0/12"]
 """
+ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
@@ -72,6 +73,10 @@ def failing(code: int, *words: str) -> Iterator[ShimError]:
     assert told["code"] == code, told
     for word in words:
         assert word in told["msg"] + told.get("details", ""), told
+
+
+def annotated(**values: str) -> dict[str, str]:
+    return {f"terway.io/{key}": value for key, value in values.items()}
 
 
 def in_background(work: Callable[[], Any]) -> Future[Any]:
@@ -174,6 +179,191 @@ def test_a_mac_that_is_asked_for(node: Node, lan: Lan) -> None:
     pod.add(args={"MAC": "02:11:22:33:44:55"})
     assert pod.mac == "02:11:22:33:44:55"
     pod.delete()
+
+
+CAPABILITIES = [
+    ("runtimeConfig", {"runtimeConfig": {"mac": "02:11:22:33:44:55", "ips": ["192.168.77.150/24"]}}, {}),
+    ("args.cni", {"args": {"cni": {"mac": "02:11:22:33:44:55", "ips": ["192.168.77.150"]}}}, {}),
+    ("CNI_ARGS", {}, {"MAC": "02:11:22:33:44:55", "IP": "192.168.77.150"}),
+    (
+        "annotations",
+        {"runtimeConfig": {ANNOTATIONS: annotated(mac="02:11:22:33:44:55", ip="192.168.77.150")}},
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "args"), [item[1:] for item in CAPABILITIES], ids=[i[0] for i in CAPABILITIES]
+)
+def test_an_address_and_a_mac_that_are_asked_for(
+    node: Node, lan: Lan, config: dict[str, Any], args: dict[str, str]
+) -> None:
+    """The server hears of the address in option 50 of the first DISCOVER."""
+    pod = node.pod("web-0")
+    pod.add(config=config, args=args)
+    assert (str(pod.address), pod.mac) == ("192.168.77.150", "02:11:22:33:44:55")
+    lease = lan.dhcp.lease_of(pod.address)
+    assert lease is not None
+    assert lease.mac == pod.mac
+    discover = lan.dhcp.messages("DHCPDISCOVER", pod.mac)[-1]
+    assert str(discover.address) == "192.168.77.150"
+    pod.delete()
+
+
+def test_an_address_that_the_server_does_not_give(node: Node, lan: Lan) -> None:
+    """Another one would be no answer to who asked; that one is given back."""
+    holder, pod = node.pod("web-0"), node.pod("web-1")
+    holder.add()
+    for taken in (str(holder.address), "192.168.77.90"):  # the second is not in the server's range
+        with failing(
+            11, f"default/web-1 asks for {taken}, the DHCP server 192.168.77.1 gives ", "reserve it"
+        ):
+            pod.add(config={"runtimeConfig": {"ips": [taken]}})
+        assert len(veths(node)) == 1
+    eventually(lambda: len(lan.dhcp.leases()) == 1, 2.0, "what nobody asked for is given back")
+    holder.delete()
+
+
+def test_a_new_sandbox_may_ask_for_another_address(node: Node, lan: Lan) -> None:
+    old, new = node.pod("web-0"), node.pod("web-0")
+    old.add()
+    new.add(config={"runtimeConfig": {"ips": ["192.168.77.151"]}})
+    assert str(new.address) == "192.168.77.151"
+    old.delete()
+    eventually(lambda: [str(lease.address) for lease in lan.dhcp.leases()] == ["192.168.77.151"], 2.0, "one")
+    new.delete()
+
+
+def test_a_static_address_needs_no_server(node: Node, lan: Lan) -> None:
+    static = {"static": True, "runtimeConfig": {"ips": ["192.168.77.50"]}}
+    lan.dhcp.stop()
+    before = len(lan.dhcp.messages())
+    try:
+        pod, other = node.pod("web-0"), node.pod("web-1")
+        result = pod.add(config=static)
+        assert result["ips"] == [
+            {"address": "192.168.77.50/24", "gateway": lan.gateway_ip, "interface": 0}  # the node's own
+        ]
+        assert lan.host.ping("192.168.77.50")
+        assert pod.ping(lan.world)
+        pod.check()
+        for taken in ("192.168.77.50", lan.host_ip, "192.168.77.11"):  # a pod, a host of the LAN, the node
+            with failing(11, f"default/web-1 asks for {taken}, which another station has"):
+                other.add(config={"static": True, "runtimeConfig": {"ips": [taken]}})
+        node.daemon.term()  # type: ignore[union-attr]
+        node.start_daemon().wait_ready()
+        pod.check()
+        [told] = node.status()["pods"]
+        assert (told["address"], told["state"]) == ("192.168.77.50/24", "bound")
+        pod.delete()
+    finally:
+        lan.dhcp.start()
+    assert len(lan.dhcp.messages()) == before, "the server hears nothing of it"
+    with failing(7, "static: no address is asked for", "ips"):
+        other.add(config={"static": True})
+
+
+def test_a_host_name_that_is_asked_for(node: Node, lan: Lan) -> None:
+    pod = node.pod("web-0")
+    pod.add(config={"runtimeConfig": {ANNOTATIONS: annotated(hostname="Shop.example")}})
+    assert [lease.hostname for lease in lan.dhcp.leases()] == ["shop-example"]
+    pod.delete()
+
+
+def test_dns_of_the_runtime_and_of_the_network(node: Node, lan: Lan) -> None:
+    pod = node.pod("web-0")
+    own = {"nameservers": ["192.168.77.9"], "domain": "own.example", "search": ["a"], "options": ["ndots:2"]}
+    assert pod.add(config={"dns": own})["dns"] == own
+    pod.delete()
+    given = {"servers": ["10.96.0.10"], "searches": ["svc.cluster.local"], "options": ["ndots:5"]}
+    assert pod.add(config={"dns": own, "runtimeConfig": {"dns": given}})["dns"] == {
+        "nameservers": ["10.96.0.10"],
+        "search": ["svc.cluster.local"],
+        "options": ["ndots:5"],
+    }
+    pod.delete()
+
+
+def test_interfaces_of_one_pod_that_are_added_at_once(node: Node, lan: Lan) -> None:
+    """As containerd does for the networks of a pod; two networks here, two interfaces of each."""
+    pod = node.pod("web-0")
+    wanted = [
+        (name, network) for network in ("terway", "other") for name in (f"{network[:5]}0", f"{network[:5]}1")
+    ]
+
+    def each(verb: str) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(4) as pool:
+            return list(
+                pool.map(lambda w: pod.cni(verb, env={"CNI_IFNAME": w[0]}, config={"name": w[1]}), wanted)
+            )
+
+    results = each("ADD")
+    addresses = {result["ips"][0]["address"] for result in results}
+    assert pod_addresses(pod) == addresses
+    assert len(addresses) == len(lan.dhcp.leases()) == 4
+    assert all(lan.host.ping(address.split("/")[0]) for address in addresses)
+    for (name, _), result in zip(wanted, results, strict=True):
+        assert result["interfaces"][0]["name"] == name
+    each("CHECK")
+    each("DEL")
+    assert pod_addresses(pod) == set()
+
+
+ORIGINAL = {
+    "name": "mycninet",
+    "cniVersion": "0.3.1",
+    "type": "cni-terway",
+    "serviceIPCIDR": "10.97.0.0/16",
+    "server_socket": "",
+    "delegate": {
+        "cniVersion": "0.3.1",
+        "name": "mycninet",
+        "type": "bridge",
+        "bridge": "mybr0",
+        "isGateway": False,
+        "ipam": {"type": "dhcp"},
+    },
+}
+
+
+def test_a_configuration_of_the_original(node: Node, lan: Lan) -> None:
+    """As its DaemonSet put it into /etc/cni/net.d and its daemon completed it: with the Service range."""
+    pod = node.pod("web-0")
+    result = pod.add(config={**ORIGINAL, "capabilities": None})
+    assert result["cniVersion"] == "0.3.1"
+    assert result["ips"][0]["version"] == "4"
+    assert {"dst": "10.97.0.0/16", "gw": "192.168.77.11"} in result["routes"]
+    assert "10.97.0.0/16 via 192.168.77.11" in pod.run("ip route").stdout
+    assert "10.96.0.0" not in pod.run("ip route").stdout
+    assert lan.host.ping(pod.address)
+    pod.delete(config=ORIGINAL)
+
+
+def test_behind_another_plugin(node: Node, lan: Lan) -> None:
+    """Debian's loopback first, then ours; what it made comes first in the result."""
+    pod = node.pod("web-0")
+    environment = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": pod.container_id,
+        "CNI_NETNS": f"/run/netns/{pod.netns}",
+        "CNI_IFNAME": "lo",
+        "CNI_PATH": "/usr/lib/cni",
+    }
+    config = {"cniVersion": "1.0.0", "name": "terway", "type": "loopback"}
+    first = node.run(["/usr/lib/cni/loopback"], env=environment, input=json.dumps(config))
+    before = json.loads(first.stdout)
+    assert [link["name"] for link in before["interfaces"]] == ["lo"]
+    result = pod.add(config={"prevResult": before})
+    assert [link["name"] for link in result["interfaces"][:2]] == ["lo", "eth0"]
+    assert [(ip["address"], ip["interface"]) for ip in result["ips"]] == [
+        *((ip["address"], 0) for ip in before["ips"]),
+        (f"{pod.address}/24", 1),
+    ]
+    pod.check()
+    pod.delete()
+    with failing(7, "prevResult is no result"):
+        pod.add(config={"prevResult": [7]})
 
 
 def test_ten_at_once(node: Node, lan: Lan) -> None:
