@@ -17,6 +17,7 @@ __all__ = [
     "NotRunningError",
     "RemoteError",
     "TerwayError",
+    "UsageError",
     "exit_status",
     "kind",
 ]
@@ -24,12 +25,17 @@ __all__ = [
 DEGRADED: Final = 4
 
 EXIT_STATUS: Final = {
+    "UsageError": 2,
     "DaemonUnavailable": 3,
     "NotRunningError": 3,
     "RolledBack": 5,
     "NotPermittedError": 6,
     "PermissionError": 6,
 }
+
+
+class UsageError(TerwayError):
+    """A word of the command line is not what it should be."""
 
 
 class RemoteError(TerwayError):

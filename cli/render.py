@@ -6,12 +6,16 @@ since host names and the like come from the LAN and may carry control sequences.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 Styled = tuple[str, str]
 """A text and its style as rich names it; "" for none."""
@@ -51,21 +55,91 @@ def print_json(document: dict[str, Any]) -> None:
     print(json.dumps({"schema": 1, **document}, indent=2))
 
 
+def on_terminal(stream: IO[str]) -> bool:
+    """Whether somebody looks at it who can be shown colours and things that move."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show on a terminal, while the block runs, that `what` is being done."""
+    if not on_terminal(sys.stderr):
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(clean(what))):
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
+    """Text after a lead.  On a terminal it wraps at words beside its lead, or where the terminal's width ends."""
+
+    lead: tuple[Styled, ...]
     parts: tuple[Styled, ...]
+
+    def plain(self) -> Iterator[str]:
+        yield "".join(text for text, _ in (*self.lead, *self.parts)).rstrip()
+
+    def rich(self, _width: int) -> Iterator[tuple[RenderableType, bool]]:
+        from rich.table import Table
+        from rich.text import Text
+
+        text = Text.assemble(*self.parts)  # which has no markup to obey
+        if not self.lead:
+            yield text, True
+            return
+        grid = Table.grid()
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text.assemble(*self.lead), text)
+        yield grid, False
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
+    """Rows under a header.  On a narrow terminal the columns of `spare` give way, one after another; then the
+    first one folds."""
+
     rows: tuple[tuple[Styled, ...], ...]  # the header first
     indent: int
+    spare: tuple[str, ...]
 
-    def plain(self) -> Iterable[str]:
+    def plain(self) -> Iterator[str]:
         widths = [max(len(cell) for cell, _ in column) for column in zip(*self.rows, strict=True)]
         for row in self.rows:
             cells = (cell.ljust(width) for (cell, _), width in zip(row, widths, strict=True))
             yield (" " * self.indent + "  ".join(cells)).rstrip()
+
+    def width(self) -> int:
+        return max(map(len, self.plain()))
+
+    def without(self, title: str) -> _Table:
+        at = next(number for number, (cell, _) in enumerate(self.rows[0]) if cell == title)
+        return _Table(tuple(row[:at] + row[at + 1 :] for row in self.rows), self.indent, self.spare[1:])
+
+    def rich(self, width: int) -> Iterator[tuple[RenderableType, bool]]:
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
+        shown, hidden = self, []
+        while shown.width() > width and shown.spare:
+            hidden.append(shown.spare[0])
+            shown = shown.without(shown.spare[0])
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        spare = width - shown.width()
+        first = max(len(row[0][0]) for row in shown.rows)
+        for number, (title, _) in enumerate(shown.rows[0]):
+            whole = number > 0 and first + spare > 12  # else every column has to give way
+            table.add_column(title, no_wrap=whole, overflow="fold", min_width=len(title))
+        for row in shown.rows[1:]:
+            table.add_row(*(Text(*cell) for cell in row))
+        yield Padding(table, (0, 0, 0, self.indent), expand=False), False
+        if hidden:
+            yield Text(f"{' ' * self.indent}(no room for {', '.join(hidden)})", "dim"), True
 
 
 def _styled(part: str | Styled) -> Styled:
@@ -79,42 +153,59 @@ class Page:
         self._blocks: list[_Line | _Table] = []
 
     def line(self, *parts: str | Styled) -> None:
-        """One line; each part a text, or a text with its style."""
-        self._blocks.append(_Line(tuple(_styled(part) for part in parts)))
+        """One line, which stays one when it is copied; each part a text, or a text with its style."""
+        self._blocks.append(_Line((), tuple(_styled(part) for part in parts)))
 
-    def table(self, header: Sequence[str], rows: Iterable[Sequence[str | Styled]], indent: int = 0) -> None:
-        """Columns under a header; on a narrow terminal the first column folds."""
+    def item(self, lead: Sequence[str | Styled], *parts: str | Styled) -> None:
+        """Text that wraps beside its lead."""
+        self._blocks.append(_Line(tuple(map(_styled, lead)), tuple(map(_styled, parts))))
+
+    def table(
+        self,
+        header: Sequence[str],
+        rows: Iterable[Sequence[str | Styled]],
+        *,
+        indent: int = 0,
+        spare: Sequence[str] = (),
+    ) -> None:
+        """Columns under a header; those of `spare` are left out, in that order, where a terminal is too narrow."""
         head = tuple((title, "bold") for title in header)
-        self._blocks.append(_Table((head, *(tuple(map(_styled, row)) for row in rows)), indent))
+        body = tuple(tuple(map(_styled, row)) for row in rows)
+        self._blocks.append(_Table((head, *body), indent, tuple(spare)))
 
     def show(self) -> None:
         """Print the page: for a terminal with rich, else plain and never cut."""
-        if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-            self._show_rich()
+        if on_terminal(sys.stdout):
+            from rich.console import Console
+
+            console = Console()
+            for shown, is_line in self.rich(console.width):
+                console.print(shown, soft_wrap=is_line)
             return
         for block in self._blocks:
-            if isinstance(block, _Line):
-                print("".join(text for text, _ in block.parts).rstrip())
-            else:
-                print("\n".join(block.plain()))
+            print("\n".join(block.plain()))
 
-    def _show_rich(self) -> None:
-        from rich.console import Console
-        from rich.padding import Padding
-        from rich.table import Table
-        from rich.text import Text
-
-        console = Console()  # what it gets is Text, which has no markup to obey
+    def rich(self, width: int) -> Iterator[tuple[RenderableType, bool]]:
+        """The blocks for rich, and of each whether the terminal shall wrap it."""
         for block in self._blocks:
-            if isinstance(block, _Line):
-                console.print(Text.assemble(*block.parts), soft_wrap=True)
-                continue
-            table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-            spare = console.width - max(map(len, block.plain()))
-            first = max(len(row[0][0]) for row in block.rows)
-            for number, (title, _) in enumerate(block.rows[0]):
-                whole = number > 0 and first + spare > 12  # else every column has to give way
-                table.add_column(title, no_wrap=whole, overflow="fold", min_width=len(title))
-            for row in block.rows[1:]:
-                table.add_row(*(Text(*cell) for cell in row))
-            console.print(Padding(table, (0, 0, 0, block.indent), expand=False))
+            yield from block.rich(width)
+
+
+class Screen:
+    """The terminal's other screen, showing one page after another until the block ends."""
+
+    def __enter__(self) -> Screen:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console: Console = Console()
+        self._live = Live(console=self._console, screen=True, auto_refresh=False).__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._live.__exit__(*error)
+
+    def show(self, page: Page) -> None:
+        from rich.console import Group
+
+        self._live.update(Group(*(block for block, _ in page.rich(self._console.width))), refresh=True)

@@ -10,27 +10,32 @@ import ipaddress
 import os
 import select
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from . import plan
 from .client import Client
 from .errors import NotRunningError, TerwayError
-from .render import clean, count, print_json
+from .render import clean, count, on_terminal, print_json, progress
 
 CONFIG = "/etc/terway.toml"
 TAKEOVER_S = 300.0  # seconds: the daemon ends it long before, one way or the other
 
 
-def run(client: Client, *, dry_run: bool = False, yes: bool = False, as_json: bool = False) -> int:
-    """Take the NIC over, or show the plan for it; the exit status."""
+def run(
+    client: Client, *, dry_run: bool = False, yes: bool = False, seconds: float = 0.0, as_json: bool = False
+) -> int:
+    """Take the NIC over, or show the plan for it; undone after `seconds` without confirmation (0: as configured)."""
     if dry_run:
         planned = _plan_anyhow(client)
         return plan.show(planned, action="setup", remark=_risk(planned), as_json=as_json)
     try:
         if not yes and ssh_session() and (risk := _risk(client.call("Plan", action="setup"))):
             _confirm(risk)
-        done = client.call("Setup", timeout=TAKEOVER_S, confirm=not yes)
+        wanted = {"confirm": not yes, **({"seconds": seconds} if seconds else {})}
+        with progress("putting the NIC under the bridge, and seeing whether the gateway answers"):
+            done = client.call("Setup", timeout=TAKEOVER_S, **wanted)
     except NotRunningError as error:
         hint = error.hint.replace("systemctl start", "systemctl enable --now")
         raise NotRunningError(error.message, hint=hint) from None
@@ -55,7 +60,8 @@ def confirm(client: Client, *, as_json: bool = False) -> int:
 
 def rollback(client: Client, *, as_json: bool = False) -> int:
     """Undo the takeover that waits for confirmation; the exit status."""
-    done = client.call("Rollback", timeout=TAKEOVER_S)
+    with progress("giving the NIC its addresses back"):
+        done = client.call("Rollback", timeout=TAKEOVER_S)
     if as_json:
         print_json(done)
     else:
@@ -68,11 +74,17 @@ def _await_enter(client: Client, seconds: float) -> None:
     if not sys.stdin.isatty():
         print(f"Keep it with `terwayctl confirm`: it is undone in {seconds:.0f} s otherwise.")
         return
-    print(f"Keep it? Press ENTER, or type `terwayctl confirm` elsewhere: it is undone in {seconds:.0f} s.")
-    if select.select([sys.stdin], [], [], seconds)[0] and sys.stdin.readline():
-        confirm(client)
-    else:
-        print("Not confirmed: it is undone.")
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        question = f"Keep it? Press ENTER, or type `terwayctl confirm` elsewhere: undone in {left:.0f} s. "
+        again = on_terminal(sys.stdout)  # the seconds run down there
+        print(f"\r{question}" if again else question, end="" if again else "\n", flush=True)
+        if select.select([sys.stdin], [], [], min(left, 1.0) if again else left)[0]:
+            if sys.stdin.readline():
+                confirm(client)
+                return
+            break
+    print("\nNot confirmed: it is undone.")
 
 
 def _plan_anyhow(client: Client) -> dict[str, Any]:

@@ -25,22 +25,37 @@ MARKS = {
 
 def run(client: Client, *, pod: str = "", brief: bool = False, as_json: bool = False) -> int:
     """Show the status, of one pod when `pod` names it; 0 when all is well, else 4."""
-    status = client.call("Status")
-    status["pods"] = pods.find(status["pods"], pod)
+    status = ask(client, pod)
     if as_json:
         print_json(status)
     elif brief:
-        print(clean(_brief(status)))
-    elif pod:
-        _pod_page(status["pods"]).show()
+        print(clean(in_brief(status)))
     else:
-        _page(status).show()
+        page(status, pod).show()
+    return verdict(status, pod)
+
+
+def ask(client: Client, pod: str = "") -> dict[str, Any]:
+    """What the daemon says, with the pods that `pod` names only."""
+    status = client.call("Status")
+    status["pods"] = pods.find(status["pods"], pod)
+    return status
+
+
+def verdict(status: dict[str, Any], pod: str = "") -> int:
+    """0 when all is well, of the pod if one is asked for, else 4."""
     if pod:
         return 0 if all(one["state"] in pods.SERVED for one in status["pods"]) else DEGRADED
     return 0 if status["state"] == "ready" else DEGRADED
 
 
-def _brief(status: dict[str, Any]) -> str:
+def page(status: dict[str, Any], pod: str = "") -> Page:
+    """What there is to see, of the pod if one is asked for."""
+    return _pod_page(status["pods"]) if pod else _page(status)
+
+
+def in_brief(status: dict[str, Any]) -> str:
+    """One line."""
     findings = Counter(finding["code"] for finding in status["findings"])
     what = " ".join(f"{code}({number})" for code, number in findings.items())
     if status["state"] == "ready":
@@ -60,17 +75,19 @@ def _page(status: dict[str, Any]) -> Page:
         if age != "now"
         else f", {count(len(status['pods']), 'pod')}",
     )
-    if status["reason"] and status["state"] != "ready":
-        page.line("  ", status["reason"])
+    told = {finding["message"] for finding in status["findings"]}
+    if status["reason"] and status["state"] != "ready" and status["reason"] not in told:
+        page.item(["  "], status["reason"])
     if host := status["host"]:
         gateways = "".join(f"  gw {gateway}" for gateway in host["gateways"])
-        page.line(
-            f"  bridge  {host['bridge']} ← {host['uplink']}  {' '.join(host['addresses'])}{gateways}",
-            f"  {host['mac']}  mtu {host['mtu']}",
+        page.item(
+            ["  bridge  "],
+            f"{host['bridge']} ← {host['uplink']}  {' '.join(host['addresses'])}{gateways}",
+            f"  mtu {host['mtu']}  {host['mac']}",
         )
     if status["pods"]:
-        page.line("  dhcp    ", _dhcp(status["pods"]))
-    page.line("  config  ", status["config"])
+        page.item(["  dhcp    "], _dhcp(status["pods"]))
+    page.item(["  config  "], status["config"])
     for finding in status["findings"]:
         _finding(page, finding)
     if status["pods"]:
@@ -107,7 +124,7 @@ def _when(seconds: float) -> str:
 
 def _finding(page: Page, finding: dict[str, Any]) -> None:
     mark, colour = ("✘", "red") if finding["severity"] == "error" else ("!", "yellow")
-    page.line("  ", (mark, colour), " ", (finding["code"], "bold"), "  ", finding["message"])
+    page.item(["  ", (mark, colour), " ", (finding["code"], "bold"), "  "], finding["message"])
     if finding["hint"]:
         page.line("    → ", finding["hint"])
 

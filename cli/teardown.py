@@ -10,7 +10,7 @@ from typing import Any
 from . import plan
 from .client import Client
 from .errors import NotRunningError
-from .render import clean, count, print_json
+from .render import clean, count, print_json, progress
 from .setup import TAKEOVER_S
 
 
@@ -31,7 +31,8 @@ def run(client: Client, *, force: bool = False, dry_run: bool = False, as_json: 
 
 def _teardown(client: Client, force: bool) -> dict[str, Any]:
     try:
-        return client.call("Teardown", timeout=TAKEOVER_S, force=force)
+        with progress("giving the NIC its addresses back"):
+            return client.call("Teardown", timeout=TAKEOVER_S, force=force)
     except NotRunningError:
         from terwayd import offline  # brings netlink along, for this one case
 

@@ -12,7 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, cast
 
 from terwayd.errors import ConfigError
@@ -287,6 +287,31 @@ def parse(text: str, path: str = DEFAULT_PATH) -> Config:
             )
         sections[name] = _section(path, name, values)
     return Config(path=path, **sections)
+
+
+def values(config: Config) -> dict[str, dict[str, Any]]:
+    """Every key by section, as it is written in the file; `parse` makes the same configuration of it."""
+    return {
+        name: {item.name: _written(getattr(getattr(config, name), item.name), item) for item in fields(kind)}
+        for name, kind in _SECTIONS.items()
+    }
+
+
+def _written(value: Any, key: Field[Any]) -> Any:
+    if value is None:
+        return next(word for word in ("auto", "any") if _means(word, key, None))
+    if isinstance(value, float):
+        return f"{value:g}s"
+    if isinstance(value, tuple):
+        return [_written(item, key) for item in value]
+    return value if isinstance(value, str | int | dict) else str(value)
+
+
+def _means(word: str, key: Field[Any], value: object) -> bool:
+    try:
+        return bool(key.metadata["parse"](word) == value)
+    except (ValueError, TypeError):
+        return False
 
 
 def _section(path: str, name: str, values: dict[str, object]) -> Any:

@@ -250,6 +250,25 @@ class Node:
                 self._become(Condition.DEGRADED, error.message, error.hint)
                 raise
 
+    def install_cni(self) -> list[str]:
+        """Put in place what runtimes look for: the plugin, and the conflist if pods can come.  The files."""
+        install.install_plugin(self.config.cni)
+        if self.health.condition is Condition.READY:
+            install.write_conflist(self.config.cni)
+        return [str(file) for file in install.files(self.config.cni) if file.exists()]
+
+    def uninstall_cni(self, *, force: bool) -> list[str]:
+        """Take it away.  Refuses while pods are attached, unless `force`: no runtime could detach them."""
+        if self._attachments is not None and len(self._attachments) and not force:
+            raise HostError(
+                f"{len(self._attachments)} pods are attached and could not be detached without the plugin",
+                hint="terwayctl cni uninstall --force",
+            )
+        gone = [str(file) for file in install.files(self.config.cni) if file.exists()]
+        install.remove_conflist(self.config.cni)
+        install.remove_plugin(self.config.cni)
+        return gone
+
     def _stop_pods(self) -> None:
         if self.engine is not None:
             self.engine.close()

@@ -15,6 +15,8 @@ from terwayd import __version__, metrics
 from terwayd.api.varlink import VarlinkError, invalid
 from terwayd.clock import boottime
 from terwayd.cni import protocol, verbs
+from terwayd.config import values
+from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.table import State
 from terwayd.errors import TerwayError
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 INTERFACE = "io.terway"
 SERVICE = "org.varlink.service"
 _TELL_REPAIRS = 3600.0  # seconds that status speaks of a repair
+_RENEW = 10.0  # seconds that a renewal by hand waits for the server
 _DESCRIPTION = Path(__file__).with_name("io.terway.varlink")
 
 Method = Callable[[dict[str, Any], list[int]], Awaitable[dict[str, Any]]]
@@ -44,6 +47,11 @@ class Methods:
             f"{INTERFACE}.Status": self._status,
             f"{INTERFACE}.Leases": self._leases,
             f"{INTERFACE}.Metrics": self._metrics,
+            f"{INTERFACE}.RenewLease": self._renew_lease,
+            f"{INTERFACE}.ReleaseLease": self._release_lease,
+            f"{INTERFACE}.Config": self._config,
+            f"{INTERFACE}.InstallCni": self._install_cni,
+            f"{INTERFACE}.UninstallCni": self._uninstall_cni,
             f"{INTERFACE}.Plan": self._plan,
             f"{INTERFACE}.Setup": self._setup,
             f"{INTERFACE}.Teardown": self._teardown,
@@ -174,6 +182,41 @@ class Methods:
             shown.append(_pod(known, node.engine.lease(known.key), state.value if state else "stopped"))
         return sorted(shown, key=lambda pod: (pod["namespace"], pod["name"], pod["ifname"]))
 
+    async def _renew_lease(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        known, engine = self._attached(parameters)
+        await engine.renew(known.key, timeout=min(_RENEW, self._node.config.dhcp.timeout))
+        return self._lease_of(known, engine)
+
+    async def _release_lease(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        known, engine = self._attached(parameters)
+        await engine.replace(known.key, timeout=self._node.config.dhcp.timeout)
+        return self._lease_of(known, engine)
+
+    def _attached(self, parameters: dict[str, Any]) -> tuple[Attachment, Engine]:
+        container_id, ifname = parameters.get("container_id"), parameters.get("ifname")
+        for known in self._node.known_pods or ():
+            if (known.container_id, known.ifname) == (container_id, ifname):
+                assert self._node.engine is not None
+                return known, self._node.engine
+        raise TerwayError(f"{ifname} of container {container_id} is not attached here", hint="terwayctl pods")
+
+    @staticmethod
+    def _lease_of(known: Attachment, engine: Engine) -> dict[str, Any]:
+        state = engine.state(known.key)
+        return {"lease": _pod(known, engine.lease(known.key), state.value if state else "stopped")}
+
+    async def _config(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        return {"path": self._node.config.path, "config": values(self._node.config)}
+
+    async def _install_cni(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        return {"files": self._node.install_cni()}
+
+    async def _uninstall_cni(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        force = parameters.get("force", False)
+        if not isinstance(force, bool):
+            raise invalid("force")
+        return {"files": self._node.uninstall_cni(force=force)}
+
     async def _plan(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         takeover = self._node.takeover
         action = parameters.get("action", "setup")
@@ -183,10 +226,12 @@ class Methods:
         return plan_dict(await self._node.worker.call(work))
 
     async def _setup(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
-        confirm = parameters.get("confirm", False)
+        confirm, seconds = parameters.get("confirm", False), parameters.get("seconds")
         if not isinstance(confirm, bool):
             raise invalid("confirm")
-        within = self._node.config.host.confirm_timeout if confirm else None
+        if seconds is not None and (type(seconds) not in {int, float} or not 0 < seconds <= 86400):
+            raise invalid("seconds")
+        within = float(seconds or self._node.config.host.confirm_timeout) if confirm else None
         done = standing_dict(await self._node.bring_up(confirm_within=within))
         return {**done, "confirm_within": self._node.unconfirmed}
 

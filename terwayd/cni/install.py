@@ -78,6 +78,23 @@ def remove_conflist(config: CniConfig) -> None:
         ) from None
 
 
+def remove_plugin(config: CniConfig) -> None:
+    for directory in config.bin_dirs:
+        target = Path(directory, PLUGIN)
+        try:
+            target.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(
+                f"cni.bin_dirs: cannot remove {target}: {error.strerror}", hint=f"rm {target}"
+            ) from None
+
+
+def files(config: CniConfig) -> list[Path]:
+    """Where plugin and conflist are, when they are there."""
+    plugins = [Path(directory, PLUGIN) for directory in config.bin_dirs]
+    return [*plugins, Path(config.conf_dir, CONFLIST)]
+
+
 def _write(target: Path, content: bytes, mode: int, key: str) -> None:
     beside = target.with_name(f".{target.name}.new")
     try:

@@ -220,6 +220,12 @@ class Client:
         out, self._events = self._events, []
         return out
 
+    def renew(self, now: float) -> None:
+        """Ask for more time before T1 comes; where that is being asked already, once more."""
+        row = TABLE[self.state]
+        self._handle(Input.T1 if Input.T1 in row else Input.RESEND, now)
+        self.tick(now)
+
     def release(self, now: float) -> None:
         """End the client and give its address back, if it has one; the RELEASE is in the outbox."""
         self._journal.now = now

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from terwayd.dhcp import frame, messages
-from terwayd.dhcp.client import Bound, Client, Event, Identity, Outgoing, Probing, State
+from terwayd.dhcp.client import Bound, Client, Event, Identity, Lost, Outgoing, Probing, Renewed, State
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.options import Kind
 from terwayd.dhcp.packet import BROADCAST, NO_ADDRESS, REPLY, Message, PacketError
@@ -40,6 +40,7 @@ _HINT_FULL: Final = (
     "others on this node have leases: the DHCP server's range is full, most likely, or it is down by now; "
     "see whether it answers: tcpdump -nei any 'port 67 or port 68'"
 )
+_HINT_KEPT: Final = "see whether the DHCP server answers: tcpdump -nei any 'port 67 or port 68'"
 _HINT_REFUSED: Final = "look into the log of the DHCP server: is its range full, is this client shut out?"
 
 
@@ -77,6 +78,7 @@ class _Entry:
     key: Hashable
     client: Client
     waiter: asyncio.Future[Lease] | None = None
+    asked: asyncio.Future[Lease] | None = None
     reply_to: tuple[int, bytes] | None = None
     claimed: IPv4Address | None = None
     wake_at: float = math.inf
@@ -181,6 +183,56 @@ class Engine:
         entry.client.start(self._clock(), lease=lease)
         self._settle(entry)
 
+    async def renew(self, key: Hashable, *, timeout: float) -> Lease:  # noqa: ASYNC109
+        """The lease of `key`, extended now; DhcpError when no server did within `timeout` seconds.
+
+        The lease goes on as it was then, and the client as if its T1 had come.
+        """
+        entry = self._holder(key)
+        asked = entry.asked = asyncio.get_running_loop().create_future()
+        entry.client.renew(self._clock())
+        self._settle(entry)
+        return await self._outcome(entry, asked, timeout)
+
+    async def replace(self, key: Hashable, *, timeout: float) -> Lease:  # noqa: ASYNC109
+        """A new lease for `key`, whose old one is given back; DhcpError when none came within `timeout` seconds.
+
+        To whoever hears the events it is a Lost and then a Bound; the client goes on to ask for the latter.
+        """
+        entry = self._holder(key)
+        identity, lease = entry.client.identity, entry.client.lease
+        assert lease is not None
+        self._abandon(entry)
+        self._tell(key, Lost(f"{lease.address.ip} was given back by hand", lease))
+        entry = self._add(key, identity)
+        asked = entry.asked = asyncio.get_running_loop().create_future()
+        entry.client.start(self._clock())
+        self._settle(entry)
+        return await self._outcome(entry, asked, timeout)
+
+    def _holder(self, key: Hashable) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is None or entry.client.lease is None:
+            raise DhcpError("there is no lease: one is being asked for", hint="terwayctl leases")
+        if entry.asked is not None:
+            raise DhcpError(f"{_mac(entry.client.identity)} is being renewed already")
+        return entry
+
+    async def _outcome(self, entry: _Entry, asked: asyncio.Future[Lease], within: float) -> Lease:
+        client = entry.client
+        try:
+            async with asyncio.timeout(within):
+                return await asked
+        except TimeoutError:
+            kept = client.lease is not None
+            state = "it has the old one still" if kept else "it goes on to ask"
+            raise DhcpError(
+                f"no lease for {_mac(client.identity)}: {client.summary(self._clock())}; {state}",
+                hint=_HINT_KEPT if kept else self._hint(entry),
+            ) from None
+        finally:
+            entry.asked = None
+
     def release(self, key: Hashable) -> None:
         """Give back what the client under `key` holds, and forget it; an unknown key is no error."""
         entry = self._entries.get(key)
@@ -202,10 +254,11 @@ class Engine:
         if len(self._heap) > 2 * len(self._entries) + 64:
             self._heap = [item for item in self._heap if item[2].wake_at == item[0]]
             heapq.heapify(self._heap)
-        if entry.waiter is not None and not entry.waiter.done():
-            entry.waiter.set_exception(
-                DhcpError(f"the DHCP client of {_mac(entry.client.identity)} was stopped")
-            )
+        for waiting in (entry.waiter, entry.asked):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(
+                    DhcpError(f"the DHCP client of {_mac(entry.client.identity)} was stopped")
+                )
 
     def announce(self, key: Hashable) -> None:
         """Tell the LAN by ARP who has the address of `key` now, twice (RFC 5227 section 2.3).
@@ -340,6 +393,7 @@ class Engine:
                     entry.waiter.set_result(event.lease)
             elif self._entries.get(entry.key) is entry:  # an event before this one may have ended the client
                 self._tell(entry.key, event)
+                _answer(entry.asked, event)
 
     def _tell(self, key: Hashable, event: Event) -> None:
         try:
@@ -435,6 +489,15 @@ class Bucket:
         """Seconds that the one taken now must wait."""
         self._free_at = max(self._free_at, now - self._burst) + self._step
         return max(0.0, self._free_at - now)
+
+
+def _answer(asked: asyncio.Future[Lease] | None, event: Event) -> None:
+    if asked is not None and not asked.done():
+        match event:
+            case Bound(lease) | Renewed(lease, _):
+                asked.set_result(lease)
+            case Lost(reason, _):
+                asked.set_exception(DhcpError(reason, hint="terwayctl status"))
 
 
 def _frame(out: Outgoing) -> bytes:

@@ -7,15 +7,22 @@ are.  It records what it was asked, descriptors included.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import socket
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 Call = dict[str, Any]
 
 
@@ -136,3 +143,38 @@ def status(*pods: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "config": "/etc/terway.toml",
         **changes,
     }
+
+
+def lease(name: str = "web", **changes: Any) -> dict[str, Any]:
+    """A lease as Leases reports it, with `changes`."""
+    return {
+        **pod(name),
+        "client_id": "00ff",
+        "hostname": "web",
+        "dns": ["192.168.1.1", "9.9.9.9"],
+        "domain": None,
+        "search": ["a.example", "b.example"],
+        "routes": ["10.0.0.0/8 via 192.168.1.2"],
+        "ntp": [],
+        "mtu": None,
+        "options": {"66": b"tftp.example".hex(), "150": "c0000201", "43": ""},
+        "acquired": time.time() - 3700,
+        **changes,
+    }
+
+
+def on_terminal(words: list[str], columns: int, **environment: str) -> str:
+    """What terwayctl writes to a terminal that wide."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environ = {"PATH": os.environ["PATH"], "TERM": "xterm", "LANG": "C.UTF-8", **environment}
+    subprocess.run([sys.executable, "-m", "cli", *words], cwd=ROOT, stdout=slave, stderr=slave, env=environ)
+    os.close(slave)
+    written = b""
+    try:
+        while piece := os.read(master, 65536):
+            written += piece
+    except OSError:  # EIO: the other end is closed and all is read
+        pass
+    os.close(master)
+    return written.decode()

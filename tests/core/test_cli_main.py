@@ -42,7 +42,10 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (["statsu"], "No such command 'statsu'.", "terwayctl status"),
         (["xyz"], "No such command 'xyz'.", "terwayctl --help"),
         (["status", "--wide"], "No such option: --wide", "terwayctl status --help"),
-        (["leases", "a", "b"], "Got unexpected extra argument", "terwayctl leases --help"),
+        (["leases", "shwo"], "No such command 'shwo'.", "terwayctl leases show"),
+        (["leases", "show"], "Missing argument 'POD'.", "terwayctl leases show --help"),
+        (["leases", "show", "a", "b"], "Got unexpected extra argument", "terwayctl leases show --help"),
+        (["status", "--wait", "soon"], "--wait soon: not a time of up to a day", "--wait 60s"),
     ],
 )
 def test_usage(capsys: pytest.CaptureFixture[str], words: list[str], message: str, hint: str) -> None:

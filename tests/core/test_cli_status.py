@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +12,7 @@ from typing import Any
 import pytest
 
 from cli.entry import main
-from tests.core.cli_server import canned, pod, serving, status
+from tests.core.cli_server import canned, lease, on_terminal, pod, serving, status
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +44,7 @@ def test_healthy_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         capsys.readouterr().out
         == """\
 ● terwayd 1.0.0  ready for 3d 04h, 2 pods
-  bridge  mybr0 ← eth0  192.168.1.10/24  gw 192.168.1.1  52:54:00:ab:cd:ef  mtu 1500
+  bridge  mybr0 ← eth0  192.168.1.10/24  gw 192.168.1.1  mtu 1500  52:54:00:ab:cd:ef
   dhcp    192.168.1.1  2 bound  next renewal in 1h 12m
   config  /etc/terway.toml
 
@@ -70,7 +65,7 @@ def test_degraded_says_what_and_what_to_do(tmp_path: Path, capsys: pytest.Captur
         == """\
 ! terwayd 1.0.0  degraded for 3d 04h, 1 pod
   2 findings
-  bridge  mybr0 ← eth0  192.168.1.10/24  gw 192.168.1.1  52:54:00:ab:cd:ef  mtu 1500
+  bridge  mybr0 ← eth0  192.168.1.10/24  gw 192.168.1.1  mtu 1500  52:54:00:ab:cd:ef
   dhcp    no server yet  1 acquiring
   config  /etc/terway.toml
   ✘ lease-lost  default/web: server 192.168.1.1 silent for 9 min
@@ -149,23 +144,6 @@ def test_unknown_pod(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
 
 
-def lease(name: str = "web", **changes: Any) -> dict[str, Any]:
-    return {
-        **pod(name),
-        "client_id": "00ff",
-        "hostname": "web",
-        "dns": ["192.168.1.1", "9.9.9.9"],
-        "domain": None,
-        "search": ["a.example", "b.example"],
-        "routes": ["10.0.0.0/8 via 192.168.1.2"],
-        "ntp": [],
-        "mtu": None,
-        "options": {"66": b"tftp.example".hex(), "150": "c0000201", "43": ""},
-        "acquired": time.time() - 3700,
-        **changes,
-    }
-
-
 def test_leases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = {
         "leases": [lease("web", expires_in=None), lease("\u202egnp\x1b]0;x", state="renewing", renews_in=0)]
@@ -182,7 +160,7 @@ default/\\u202egnp\\x1b]0;x  192.168.1.123/24  02:42:c0:a8:01:7b  192.168.1.1  r
 
 
 def test_lease_of_one_pod(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(tmp_path, {"leases": [lease("web"), lease("other")]}, "leases", "web") == 0
+    assert ask(tmp_path, {"leases": [lease("web"), lease("other")]}, "leases", "show", "web") == 0
     assert (
         capsys.readouterr().out
         == """\
@@ -227,33 +205,20 @@ def test_rich_is_for_terminals_only(tmp_path: Path, how: str) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def on_terminal(tmp_path: Path, answer: dict[str, Any], columns: int, **environment: str) -> str:
+def shown(tmp_path: Path, answer: dict[str, Any], columns: int, **environment: str) -> str:
     """What `status` writes to a terminal that wide."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    command = [sys.executable, "-m", "cli", "--socket", str(tmp_path / "s"), "status"]
-    environ = {"PATH": os.environ["PATH"], "TERM": "xterm", "LANG": "C.UTF-8", **environment}
     with serving(tmp_path / "s", canned(Status=answer)):
-        subprocess.run(command, cwd=ROOT, stdout=slave, stderr=slave, env=environ, check=True)
-    os.close(slave)
-    written = b""
-    try:
-        while piece := os.read(master, 65536):
-            written += piece
-    except OSError:  # EIO: the other end is closed and all is read
-        pass
-    os.close(master)
-    return written.decode()
+        return on_terminal(["--socket", str(tmp_path / "s"), "status"], columns, **environment)
 
 
 def test_terminal_has_colours_unless_told_otherwise(tmp_path: Path) -> None:
-    assert "\x1b[32mbound" in on_terminal(tmp_path, status(pod()), 100)
-    assert "\x1b[32m" not in on_terminal(tmp_path, status(pod()), 100, NO_COLOR="1")
-    assert "\x1b" not in on_terminal(tmp_path, status(pod()), 100, TERM="dumb")
+    assert "\x1b[32mbound" in shown(tmp_path, status(pod()), 100)
+    assert "\x1b[32m" not in shown(tmp_path, status(pod()), 100, NO_COLOR="1")
+    assert "\x1b" not in shown(tmp_path, status(pod()), 100, TERM="dumb")
 
 
 def test_narrow_terminal_folds_and_hides_nothing(tmp_path: Path) -> None:
-    written = on_terminal(tmp_path, status(pod("p" * 60 + "end"), pod("[red]\x1b[5m")), 80, NO_COLOR="1")
+    written = shown(tmp_path, status(pod("p" * 60 + "end"), pod("[red]\x1b[5m")), 80, NO_COLOR="1")
     assert "192.168.1.123/24" in written
     assert "end" in written
     assert "…" not in written
