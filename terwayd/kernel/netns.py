@@ -7,6 +7,7 @@ namespace by its descriptor, and is thrown away: no other thread is ever in the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -33,13 +34,15 @@ def enter(descriptor: int) -> None:
 
 
 async def run(descriptor: int, work: Callable[[], T]) -> T:
-    """`work()` in the network namespace of `descriptor`, in a thread of its own."""
+    """`work()` in the network namespace of `descriptor`, in a thread of its own.
+
+    When cancelled it still waits for the thread: the descriptor may be closed, and its number be another
+    namespace's, as soon as this has ended.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
         if error is not None:
             future.set_exception(error)
         else:
@@ -55,7 +58,14 @@ async def run(descriptor: int, work: Callable[[], T]) -> T:
         loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=body, name="netns", daemon=True).start()
-    return await asyncio.shield(future)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({future})
+        future.exception()  # nobody waits for it any more
+        raise
 
 
 def require(descriptor: int, path: str) -> None:

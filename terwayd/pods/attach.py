@@ -116,7 +116,8 @@ class Attachments:
         )
 
     def __iter__(self) -> Iterator[Attachment]:
-        return iter(self._known.values())
+        """Those that are there now; who awaits in between meets none that has come since."""
+        return iter(tuple(self._known.values()))
 
     def __len__(self) -> int:
         return len(self._known)

@@ -32,7 +32,7 @@ class Inside:
 def plug(netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, mtu: int) -> None:
     """Make the veth pair, one end in the bridge, the other in the namespace `netns`; in the netlink thread.
 
-    Raises CniError when the pod has an interface of that name already.
+    Raises CniError when the pod has an interface of that name already, or the bridge is gone.
     """
     try:
         netlink.add_veth(
@@ -47,6 +47,8 @@ def plug(netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, m
         )
     except KernelError as error:
         if error.errno != errno.EEXIST:
+            if bridge not in {link.index for link in netlink.links()}:
+                raise CniError(11, "the bridge is gone, and is just being made anew") from None
             raise
         if netlink.link(attachment.host_ifname) is not None:  # left by an ADD that never ended
             netlink.delete_link(attachment.host_ifname)
