@@ -13,11 +13,12 @@ PYTHON := /usr/bin/python3
 
 LAB := iproute2 iputils-ping kmod nftables procps psmisc util-linux dnsmasq-base \
 	python3-pyroute2 python3-typer python3-systemd python3-rich
-TESTS := $(LAB) python3-pytest python3-hypothesis python3-jsonschema mmdebstrap systemd-container tcpdump \
+TESTS := $(LAB) python3-pytest python3-pytest-xdist python3-hypothesis python3-jsonschema mmdebstrap systemd-container tcpdump \
 	containerd runc podman busybox-static curl containernetworking-plugins \
 	kea-dhcp4-server isc-dhcp-server udhcpd
 BUILD := build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
 	bash-completion lintian
+BESIDE := --numprocesses 3 --dist loadfile
 TOOLS := ruff==0.14.5 mypy==1.18.2
 
 .PHONY: demo bench test test-full check format deb clean
@@ -32,11 +33,13 @@ bench:
 
 test: deb
 	@packaging/need $(TESTS)
-	$(PYTHON) -m pytest -m "not long"
+	$(PYTHON) -m pytest -m "not long and not alone" $(BESIDE)
+	$(PYTHON) -m pytest -m "not long and alone"
 
 test-full: deb
 	@packaging/need $(TESTS)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -m "not alone" $(BESIDE)
+	$(PYTHON) -m pytest -m alone
 
 check: .venv/tools
 	.venv/bin/ruff format --check .

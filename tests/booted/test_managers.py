@@ -14,7 +14,7 @@ from tests.booted.managed import MANAGERS, PACKAGES, Manager
 from tests.booted.test_package import assert_ready, network
 from tests.lab import Lan, eventually
 
-pytestmark = pytest.mark.booted
+pytestmark = [pytest.mark.booted, pytest.mark.alone]
 
 
 class Install(Protocol):

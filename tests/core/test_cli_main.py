@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -156,7 +157,10 @@ def test_interrupt_ends_quietly(tmp_path: Path) -> None:
         listener.listen()
         listener.settimeout(20)
         command = [*COMMAND, "--socket", str(tmp_path / "s"), "status"]
-        with subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True) as process:
+        heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # not so below nohup
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=-1, stderr=-1, text=True, preexec_fn=heeded
+        ) as process:
             connection, _ = listener.accept()
             with connection:
                 assert connection.recv(1)  # it has asked and waits for the answer now

@@ -9,6 +9,8 @@ import pytest
 
 from tests.lab import Lan, Node, Pod, eventually
 
+pytestmark = pytest.mark.alone
+
 WITHIN = 1.0  # seconds
 
 

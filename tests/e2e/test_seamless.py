@@ -9,6 +9,8 @@ import pytest
 
 from tests.lab import Lan, Machine, Node, eventually
 
+pytestmark = pytest.mark.alone
+
 NODE, HOST = ("192.168.77.11", "fd77::11"), ("192.168.77.2", "fd77::2")
 PORT = 7000
 LISTEN = (

@@ -43,6 +43,7 @@ def lost(losses: dict[int, Loss], what: str) -> None:
         assert loss.sent > 30
 
 
+@pytest.mark.alone
 def test_setup_and_teardown_lose_no_more_than_one_packet(lan: Lan, node: Node) -> None:
     for what in ("setup", "teardown"):
         probes = {version: lan.host.probe(address, INTERVAL_MS) for version, address in ADDRESSES.items()}

@@ -10,7 +10,7 @@ from tests.interop.servers import Kea, Range
 from tests.lab import Lan
 from tests.lab.machine import CHECKOUT, PYTHON
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.alone]
 
 
 def test_a_thousand_leases() -> None:
