@@ -26,7 +26,7 @@ class Journal:
         self._received: Counter[Kind] = Counter()
         self._refused = ""
         self._nak = ""
-        self._strays: Counter[str] = Counter()
+        self._strays: Counter[tuple[Kind, str]] = Counter()
 
     def start(self, now: float) -> None:
         """Forget everything: a new exchange begins."""
@@ -51,9 +51,9 @@ class Journal:
     def stray(self, message: Message, why: str) -> None:
         """Count a message that was not taken as one for this client, by what was wrong with it."""
         server = f" of {message.server}" if message.server is not None else ""
-        text = f"{message.kind.name if message.kind is not None else 'message'}{server}: {why}"
-        if text in self._strays or len(self._strays) < _STRAYS:
-            self._strays[text] += 1
+        stray = (message.kind or Kind.ACK, f"{server}: {why}")
+        if stray in self._strays or len(self._strays) < _STRAYS:
+            self._strays[stray] += 1
 
     def refused(self, message: Message, why: str) -> None:
         """Note why the last message could not be used."""
@@ -81,7 +81,7 @@ class Journal:
                     came.append(f'("{self._nak}")')
             parts.append(f"{_count(self._sent[kind], kind)}{about} sent{time}, {' '.join(came)} came back")
         text = "; ".join(parts) or "nothing was sent yet"
-        strays = [f"not taken: {count} {what}" for what, count in self._strays.items()]
+        strays = [f"not taken: {_count(n, kind)}{what}" for (kind, what), n in self._strays.items()]
         return "; ".join([text, *strays, *([self._refused] if self._refused else [])])
 
     @property

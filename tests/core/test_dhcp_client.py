@@ -319,7 +319,7 @@ def test_what_was_not_taken_is_told() -> None:
         it.receive(reply(discover, Kind.OFFER, server=OTHER), OTHER_MAC, 1.0)
     it.receive(reply(discover, Kind.OFFER, more={Code.CLIENT_ID: b"\0other"}), SERVER_MAC, 1.0)
     assert it.summary(2.0) == (
-        "1 DISCOVER sent in 2 s, no OFFER came back; not taken: 3 OFFER of 192.0.2.2: dhcp.servers does not"
+        "1 DISCOVER sent in 2 s, no OFFER came back; not taken: 3 OFFERs of 192.0.2.2: dhcp.servers does not"
         " name it; not taken: 1 OFFER of 192.0.2.1: it is for another client identifier"
     )
     assert not it.silent

@@ -1,11 +1,24 @@
-"""A bad LAN: frames lost, a server that is away, servers that disagree, a rogue one in a pod."""
+"""A bad LAN: frames lost, a server that is away, servers that disagree, a rogue one in a pod, one that means harm."""
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from tests.e2e.test_lease_policy import findings
+from tests.interop import hostile
 from tests.interop.capture import Capture
 from tests.interop.servers import IscDhcpd, Kea, Range, Udhcpd
-from tests.lab import Lan, eventually
+from tests.lab import Lan, Machine, ShimError, eventually
+from tests.lab.machine import CHECKOUT, PYTHON
+
+
+def begin(machine: Machine, how: str, address: str) -> None:
+    """Run the hostile server there."""
+    file = str(CHECKOUT / "tests/interop/hostile.py")
+    machine.spawn([PYTHON, "-IS", file, how, address], "/var/log/hostile")
+    eventually(lambda: "serves" in machine.read("/var/log/hostile"), 5.0, "the hostile server serves")
 
 
 def test_a_third_of_the_frames_is_lost() -> None:
@@ -112,3 +125,64 @@ def test_a_rogue_server_in_a_pod_is_not_believed_where_the_servers_are_named() -
             node.pod(f"web-{n}").add()
         assert "OFFER" in node.read("/var/log/rogue"), "the rogue did not even try"
         assert {one["server"] for one in node.api("Leases")["leases"]} == {"192.168.77.1"}
+
+
+def test_what_a_server_says_reaches_nothing_unescaped() -> None:
+    """Journal, terwayctl, API, CNI, database: no byte of it that could steer a terminal, a shell or a parser."""
+    codes = list(hostile.TEXTS)
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1", f'[dhcp]\nrequest = {codes}\ntimeout = "3s"\n')
+        node.start_daemon("--debug").wait_ready()
+        begin(lan.gateway, "words", lan.gateway_ip)
+        pod = node.pod("web-0")
+        result = pod.add()
+        assert "domain" not in result.get("dns", {})
+        (lease,) = node.api("Leases")["leases"]
+        assert (lease["domain"], lease["search"]) == ("", [])
+        assert lease["options"] == {str(code): hostile.WORDS.hex() for code in sorted(codes, key=codes.index)}
+        shown = [node.terwayctl("leases", "web-0").stdout, node.terwayctl("leases", "--json").stdout]
+        eventually(lambda: "lease-lost" in findings(node), 8.0, "the renewal is refused", 0.05)
+        shown += [node.terwayctl("status", check=False).stdout, findings(node)["lease-lost"], node.log()]
+        shown += [node.terwayctl("status", "--json", check=False).stdout]
+        # The words did come through, harmless: as hexadecimal digits, and with ? for what is no letter.
+        assert hostile.WORDS.hex() in shown[0]
+        assert "the server refused it (?]0;owned??[2J$(reboot)`" in node.log()
+        rows = [file.read_bytes() for file in node.path("/var/lib/terwayd").glob("state.db*")]
+        assert any(hostile.WORDS.hex().encode() in row for row in rows)
+        for text in shown:
+            assert all(c.isprintable() or c == "\n" for c in text), ascii(text)
+            assert "owned\x07" not in text
+        assert not any(b"reboot" in row for row in rows)
+        json.loads(shown[1])
+
+
+def test_a_server_that_answers_for_the_wrong_client() -> None:
+    """Alone, it gives nobody an address, and the error says what came; beside a right one it is of no account."""
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1", '[dhcp]\ntimeout = "3s"\n')
+        node.start_daemon().wait_ready()
+        begin(lan.host, "wrong", lan.host_ip)
+        with pytest.raises(ShimError) as failure:
+            node.pod("web-0").add()
+        assert failure.value.code == 11
+        for part in (
+            "DISCOVERs sent in 3 s",
+            "OFFERs of 192.168.77.2: it is for 02:00:00:00:00:99",
+            "OFFERs of 192.168.77.2: it is for another client identifier",
+            "it names no server (option 54)",
+        ):
+            assert part in failure.value.msg
+        Kea(lan.gateway, Range(seconds=10)).start()
+        pods = [node.pod(f"web-{n}") for n in range(5)]
+        for pod in pods:
+            pod.add()
+        first = {one["name"]: one for one in node.api("Leases")["leases"]}
+
+        def renewed() -> bool:
+            leases = node.api("Leases")["leases"]
+            return all(one["acquired"] > first[one["name"]]["acquired"] + 2 for one in leases)
+
+        eventually(renewed, 12.0, "all are renewed", 0.2)
+        assert {one["server"] for one in node.api("Leases")["leases"]} == {lan.gateway_ip}
+        assert findings(node) == {}
+        assert "lost" not in node.log()
