@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -73,6 +74,44 @@ def test_the_server_is_away_for_most_of_the_lease() -> None:
         assert probe.stop().lost == []
         assert pod.address == address
         assert "lost" not in node.log()
+
+
+@pytest.mark.long
+def test_the_server_is_away_for_ten_minutes() -> None:
+    """Of a lease of 700 s, from before T1 at 20 s on: asked for again and again, and held without a gap."""
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1")
+        node.start_daemon().wait_ready()
+        server = Kea(lan.gateway, Range(seconds=700, t1=20, t2=650))
+        server.start()
+        pods = [node.pod(f"web-{n}") for n in range(5)]
+        for pod in pods:
+            pod.add()
+        addresses = {pod.pod_name: pod.address for pod in pods}
+        probe = lan.host.probe(pods[0].address, 100.0)
+        with Capture(lan.gateway) as wire:
+            server.stop()
+            time.sleep(600.0)  # the thing itself
+            asked = len(wire.dhcp("REQUEST", pods[0].mac))
+            assert {one["state"] for one in node.api("Leases")["leases"]} == {"renewing"}
+            assert findings(node) == {}
+            server.start()
+            leases = eventually(
+                lambda: found
+                if all(one["expires_in"] > 600 for one in (found := node.api("Leases")["leases"]))
+                else [],
+                80.0,
+                "all go on",
+                0.2,
+            )
+            assert {one["name"]: one["address"].partition("/")[0] for one in leases} == {
+                name: str(address) for name, address in addresses.items()
+            }
+            assert not wire.dhcp("DISCOVER")
+        lost = probe.stop().lost
+        print(f"{asked} REQUESTs of a pod in the ten minutes; {len(lost)} probes of it lost")
+        assert 3 <= asked <= 20
+        assert lost == []
 
 
 def test_two_servers_that_disagree() -> None:

@@ -15,7 +15,11 @@ from tests.lab.machine import Process
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a server hands out, out of 192.168.77.0/24.  `by_mac` and `by_client_id`: reserved addresses."""
+    """What a server hands out, out of 192.168.77.0/24.  `by_mac` and `by_client_id`: reserved addresses.
+
+    `t1` and `t2`, where they are not the usual parts of the lease, are for Kea; `rapid_commit` and `tftp`
+    (option 66) for dnsmasq.
+    """
 
     first: str = "192.168.77.100"
     last: str = "192.168.77.200"
@@ -25,6 +29,10 @@ class Range:
     subnet: str = "192.168.77.0/24"
     by_mac: tuple[tuple[str, str], ...] = ()
     by_client_id: tuple[tuple[str, str], ...] = ()
+    t1: int = 0
+    t2: int = 0
+    rapid_commit: bool = False
+    tftp: str = ""
 
 
 @dataclass
@@ -101,7 +109,7 @@ class Kea(Server):
             "interfaces-config": {"interfaces": [r.interface]},
             "lease-database": {"type": "memfile", "name": self.leases, "lfc-interval": 0},
             "valid-lifetime": r.seconds,
-            "calculate-tee-times": True,
+            **({"renew-timer": r.t1, "rebind-timer": r.t2} if r.t1 else {"calculate-tee-times": True}),
             "authoritative": True,
             "subnet4": [subnet],
             "loggers": [{"name": "kea-dhcp4", "output_options": [{"output": "stdout"}], "severity": "INFO"}],
@@ -178,6 +186,8 @@ class Dnsmasq(Server):
             f"dhcp-option-force=58,{r.seconds // 2}i",
             f"dhcp-option-force=59,{r.seconds * 7 // 8}i",
         ]
+        lines += ["dhcp-rapid-commit"] if r.rapid_commit else []
+        lines += [f"dhcp-option=66,{r.tftp}"] if r.tftp else []
         lines += [f"dhcp-host={mac},{ip}" for mac, ip in r.by_mac]
         lines += [f"dhcp-host=id:{colons(one)},{ip}" for one, ip in r.by_client_id]
         return "\n".join([*lines, ""])

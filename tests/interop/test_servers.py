@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from tests.interop.capture import Capture, Seen
-from tests.interop.servers import SERVERS, Kea, Range, Server, Udhcpd, installed
+from tests.interop.servers import SERVERS, Dnsmasq, Kea, Range, Server, Udhcpd, installed
 from tests.lab import Lan, Node, ShimError, eventually
 
 pytestmark = pytest.mark.interop
@@ -158,6 +158,40 @@ def test_reserved_by_client_id(bare: Lan, kind: type[Server]) -> None:
     server.start(by_client_id=((client_id, "192.168.77.78"),))
     pod.add()
     assert number(pod.address) == 78
+
+
+def test_named_in_option_81(bare: Lan, kind: type[Server]) -> None:
+    node, server = ready(bare, '[dhcp]\nhostname = "fqdn"\n'), kind(bare.gateway)
+    server.start()
+    pod = node.pod("web-0")
+    with Capture(bare.gateway) as wire:
+        pod.add()
+        for asked in (*wire.dhcp("DISCOVER", pod.mac), *wire.dhcp("REQUEST", pod.mac)):
+            assert asked.options[81] == b"\x05\0\0\x05web-0"
+            assert 12 not in asked.options
+    if kind in (Kea, Dnsmasq):  # the others keep no name of their clients without a DNS to update
+        assert "web-0" in bare.gateway.read(server.leases)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_two_messages_where_the_server_knows_how(bare: Lan, knows: bool) -> None:
+    """RFC 4039; and another option asked for by its number."""
+    node = ready(bare, "[dhcp]\nrapid_commit = true\nrequest = [66]\n")
+    server = Dnsmasq(bare.gateway, Range(rapid_commit=knows, tftp="boot.example"))
+    server.start()
+    pod = node.pod("web-0")
+    with Capture(bare.gateway) as wire:
+        pod.add()
+        kinds = [seen.kind for seen in wire.dhcp(mac=pod.mac)]
+        assert kinds == (["DISCOVER", "ACK"] if knows else ["DISCOVER", "OFFER", "REQUEST", "ACK"])
+        assert wire.dhcp("DISCOVER", pod.mac)[0].options[80] == b""
+        assert f"{pod.address} " in bare.gateway.read(server.leases)
+        (lease,) = node.api("Leases")["leases"]
+        assert bytes.fromhex(lease["options"]["66"]).rstrip(b"\0") == b"boot.example"
+        assert "option 66  boot.example" in node.terwayctl("leases", "web-0").stdout
+        assert bare.host.ping(pod.address)
+        pod.delete()
+        eventually(lambda: not bare.gateway.read(server.leases).strip(), 2.0, "the server has it back")
 
 
 def test_an_exhausted_range_is_told(bare: Lan, kind: type[Server]) -> None:
