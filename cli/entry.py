@@ -1,6 +1,6 @@
 """Where terwayctl begins and ends: how every way out looks, and the short way of what monitoring asks.
 
-typer takes longer to load than the daemon to answer, so `status --json` and `status --brief` go without it.
+typer takes longer to load than the daemon to answer, so these go without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .client import Client
 from .errors import exit_status, kind
 from .render import clean
 
-QUICK = (["status", "--json"], ["status", "--brief"])
+QUICK = (["status"], ["status", "--json"], ["status", "--brief"])
 
 
 def main(arguments: list[str] | None = None) -> int:

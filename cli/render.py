@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
 Styled = tuple[str, str]
 """A text and its style as rich names it; "" for none."""
@@ -107,11 +108,15 @@ class _Table:
     indent: int
     spare: tuple[str, ...]
 
-    def plain(self) -> Iterator[str]:
+    def cells(self) -> Iterator[list[Styled]]:
+        """The rows, each cell as wide as its column."""
         widths = [max(len(cell) for cell, _ in column) for column in zip(*self.rows, strict=True)]
         for row in self.rows:
-            cells = (cell.ljust(width) for (cell, _), width in zip(row, widths, strict=True))
-            yield (" " * self.indent + "  ".join(cells)).rstrip()
+            yield [(cell.ljust(width), style) for (cell, style), width in zip(row, widths, strict=True)]
+
+    def plain(self) -> Iterator[str]:
+        for row in self.cells():
+            yield (" " * self.indent + "  ".join(cell for cell, _ in row)).rstrip()
 
     def width(self) -> int:
         return max(map(len, self.plain()))
@@ -121,25 +126,41 @@ class _Table:
         return _Table(tuple(row[:at] + row[at + 1 :] for row in self.rows), self.indent, self.spare[1:])
 
     def rich(self, width: int) -> Iterator[tuple[RenderableType, bool]]:
-        from rich.padding import Padding
-        from rich.table import Table
         from rich.text import Text
 
         shown, hidden = self, []
         while shown.width() > width and shown.spare:
             hidden.append(shown.spare[0])
             shown = shown.without(shown.spare[0])
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-        spare = width - shown.width()
-        first = max(len(row[0][0]) for row in shown.rows)
-        for number, (title, _) in enumerate(shown.rows[0]):
-            whole = number > 0 and first + spare > 12  # else every column has to give way
-            table.add_column(title, no_wrap=whole, overflow="fold", min_width=len(title))
-        for row in shown.rows[1:]:
-            table.add_row(*(Text(*cell) for cell in row))
-        yield Padding(table, (0, 0, 0, self.indent), expand=False), False
+        if shown.width() <= width:  # the quick way: a table of rich's takes its time
+            yield Text("\n").join(shown._lines()), True
+        else:
+            yield shown._folded(width), False
         if hidden:
             yield Text(f"{' ' * self.indent}(no room for {', '.join(hidden)})", "dim"), True
+
+    def _lines(self) -> Iterator[Text]:
+        from rich.text import Text
+
+        for row in self.cells():
+            *cells, (last, style) = row
+            between: list[str | Styled] = [part for cell in cells for part in (cell, "  ")]
+            yield Text.assemble(" " * self.indent, *between, (last.rstrip(), style))
+
+    def _folded(self, width: int) -> RenderableType:
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        spare = width - self.width()
+        first = max(len(row[0][0]) for row in self.rows)
+        for number, (title, _) in enumerate(self.rows[0]):
+            whole = number > 0 and first + spare > 12  # else every column has to give way
+            table.add_column(title, no_wrap=whole, overflow="fold", min_width=len(title))
+        for row in self.rows[1:]:
+            table.add_row(*(Text(*cell) for cell in row))
+        return Padding(table, (0, 0, 0, self.indent), expand=False)
 
 
 def _styled(part: str | Styled) -> Styled:

@@ -375,9 +375,10 @@ class Node:
             await self._open_local(name)
 
     async def observe(self) -> tuple[Host, tuple[str, ...]]:
-        """The host as it is now, and in what it differs from what the takeover left."""
-        host = await self._worker.call(lambda netlink: netlink.observe())
+        """Bridge and NIC as they are now, and in what they differ from what the takeover left."""
         plan = await self._worker.call(self._takeover.standing)
+        devs = (self.bridge, plan.uplink) if plan is not None else (self.bridge,)
+        host = await self._worker.call(lambda netlink: netlink.glimpse(*devs))
         return host, drift(plan, host).found if plan is not None else ()
 
     async def settled(self) -> None:
