@@ -96,7 +96,7 @@ def _known(node: Node) -> Attachments:
 
 
 def _status(node: Node) -> None:
-    """Code 50: no ADD can be served; 51: and the pods that are here may have lost the LAN (section 5)."""
+    """Code 50: no ADD can be served; 51: and the pods that are here may have lost the LAN (section 2, "STATUS")."""
     try:
         pods = node.pods()
     except HostError as error:

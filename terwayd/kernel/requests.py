@@ -82,7 +82,7 @@ def add_address(index: int, address: IPv4Interface) -> Request:
 
 
 def add_route(index: int, dst: IPv4Network, gateway: IPv4Address | None, *, onlink: bool) -> Request:
-    """In front of those with the same destination; it may be there already."""
+    """Behind those with the same destination, which are of an interface that came first; it may be there already."""
     scope, flags = 0 if gateway is not None else _SCOPE_LINK, _ONLINK if onlink else 0
     body = struct.pack(
         "=BBBBBBBBI", socket.AF_INET, dst.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_BOOT, scope, _UNICAST, flags
@@ -90,7 +90,7 @@ def add_route(index: int, dst: IPv4Network, gateway: IPv4Address | None, *, onli
     body += _attribute(_RTA_DST, dst.network_address.packed) if dst.prefixlen else b""
     body += _number(_RTA_OIF, index)
     body += _attribute(_RTA_GATEWAY, gateway.packed) if gateway is not None else b""
-    return Request(f"ip route prepend {dst}", _NEWROUTE, _CREATE, body, (errno.EEXIST,))
+    return Request(f"ip route append {dst}", _NEWROUTE, _CREATE | _APPEND, body, (errno.EEXIST,))
 
 
 class Requests:

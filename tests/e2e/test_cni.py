@@ -564,7 +564,7 @@ def test_check_sees_what_the_pod_has_lost(node: Node, lan: Lan, breaks: str, men
 
 
 def test_check_reads_the_previous_result(node: Node, lan: Lan) -> None:
-    """Section 4 "CHECK": prevResult tells what to expect, and later plugins may have changed routes."""
+    """Section 2, "CHECK": prevResult tells what to expect, and later plugins may have changed routes."""
     pod = node.pod("web-0")
     result = pod.add()
     other = {**result, "ips": [{"address": "192.168.77.99/24"}]}
