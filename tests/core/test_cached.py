@@ -47,7 +47,7 @@ def test_the_pod_is_the_one_that_was_attached() -> None:
     assert (lease.renew_at, lease.rebind_at, lease.expires_at) == (100.0, 100.0, 100.0 + UNKNOWN_S)
 
 
-@pytest.mark.parametrize("gone", list(CACHED.keys() - {"kind", "cniArgs"}))
+@pytest.mark.parametrize("gone", sorted(CACHED.keys() - {"kind", "cniArgs"}))
 def test_a_file_that_lacks_something(gone: str) -> None:
     with pytest.raises(ValueError):
         from_cache(json.dumps({key: value for key, value in CACHED.items() if key != gone}), POLICY, 0.0)
