@@ -1,6 +1,6 @@
 # terwayd: each target installs what it needs on a fresh Debian 12, as root.
 #
-#   make demo        a LAN, two nodes and six pods, live, in under a minute
+#   make demo        a LAN, two nodes and six pods, live, in under a minute; KEEP=1 stays up to play with
 #   make test        the tests that fit in half an hour on two cores
 #   make test-full   and those that take longer
 #   make check       format, lint and types

@@ -1,8 +1,9 @@
 """`make demo`: terwayd on a LAN of this machine's namespaces, from an untouched node and back to it.
 
 Real things only: Debian's dnsmasq, the daemon, the CNI plugin run as a container runtime runs it, pings over the
-wire.  Nothing outside of the namespaces is touched.  Exit status 0 when every step came out as it must, 1 when one
-did not (it is named at the end), 130 when interrupted.  With `--keep` it waits while the pods run, for a look around.
+wire; what breaks is broken for real.  Nothing outside of the namespaces is touched.  Exit status 0 when every step
+came out as it must, 1 when one did not (it is named at the end), 130 when interrupted.  With `--keep` it waits while
+the pods run, for a look around.
 """
 
 from __future__ import annotations
@@ -15,30 +16,36 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import FrameType
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
-from tests.lab import ApiError, LabError, Lan, Loss, Node, Pod, State, eventually
+from tests.lab import ApiError, LabError, Lan, Loss, Node, Pod, ShimError, State, eventually
 
 INTRO = """\
-terwayd gives every pod a real address of the LAN.  This demo builds a LAN inside this machine (in network
-namespaces: the machine's own network is not touched), runs terwayd on two nodes of it, and puts all back.
+terwayd gives every pod a real address of the LAN.  This demo builds a LAN inside
+this machine (in network namespaces: the machine's own network is not touched), runs
+terwayd on two nodes of it, breaks this and that, and puts all back.
 
-    gateway .1 + DHCP server      plain host .2      node n1 .11       node n2 .12        192.168.77.0/24
-            |                          |                  |                 |
-    ========+==========================+=======[switch]===+=================+========
+    gateway .1, DHCP server    plain host .2     node n1 .11     node n2 .12
+               |                     |                |               |
+    ===========+=====================+====[switch]====+===============+=====
+                               192.168.77.0/24
 """
 PODS = ("web-0", "web-1", "db-0")
 PROBE_MS = 5.0
+CONFIG = '[dhcp]\ntimeout = "3s"   # not the minute it is by default: nobody likes to wait in a demo\n'
 
 
 @dataclass
@@ -55,16 +62,62 @@ class Stopped(Exception):
     """A step failed that the later ones need."""
 
 
+class Watcher(threading.Thread):
+    """Looks at the pods again and again, for the table on the terminal: what the daemons say, and who answers."""
+
+    def __init__(self, lan: Lan) -> None:
+        super().__init__(daemon=True)
+        self.lan = lan
+        self.rows: list[tuple[str, ...]] = []
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        with ThreadPoolExecutor(8) as pings:
+            while not self._ending.is_set():
+                with contextlib.suppress(OSError, LabError):  # the LAN is being taken down
+                    self.rows = self._look(pings)
+                self._ending.wait(0.2)
+
+    def _look(self, pings: Executor) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
+        for node in list(self.lan.nodes):
+            try:
+                status = node.status()
+            except (OSError, ApiError):
+                if any(row[0] == node.name for row in self.rows):
+                    rows.append((node.name, "", "", "[bold red]the daemon is not there[/]", ""))
+                continue
+            pods = [pod for pod in status["pods"] if pod["address"]]
+            answers = pings.map(lambda pod: self._answers(pod["address"]), pods)
+            for pod, answered in zip(pods, answers, strict=True):
+                colour = {"bound": "green", "renewing": "yellow"}.get(pod["state"], "red")
+                state = f"[{colour}]{escape(pod['state'])}[/]"
+                reached = "[green]answers[/]" if answered else "[bold red]silent[/]"
+                rows.append((node.name, escape(pod["name"]), pod["address"], state, reached))
+        return rows
+
+    def _answers(self, address: str) -> bool:
+        return self.lan.host.ping(address.partition("/")[0], timeout=0.3)
+
+    def end(self) -> None:
+        self._ending.set()
+        self.join()
+
+
 class Screen:
-    """Shows the steps: a live table on a terminal, a line a step elsewhere."""
+    """Shows the steps, a line for each that is done; on a terminal the running one below, and the pods live."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
-        self.rows: list[Row | str] = []  # what the table shows
         self.steps: list[Row] = []
-        self.live = Live(console=self.console, refresh_per_second=12, get_renderable=self.table)
+        self.running: Row | None = None
+        self.watcher: Watcher | None = None
+        self.live = self._new_live()
         self.on_terminal = self.console.is_terminal
         self.spinner = Spinner("dots")
+
+    def _new_live(self) -> Live:
+        return Live(console=self.console, refresh_per_second=12, get_renderable=self.below, transient=True)
 
     def __enter__(self) -> Screen:
         if self.on_terminal:
@@ -77,23 +130,33 @@ class Screen:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to something else; the table goes on below it."""
+        """Leave the terminal to something else; what is live goes on below it."""
         self.__exit__()
         yield
-        self.rows.clear()
-        self.live = Live(console=self.console, refresh_per_second=12, get_renderable=self.table)
+        self.live = self._new_live()
         self.__enter__()
 
-    def section(self, title: str) -> None:
-        self.rows.append(title)
+    @contextlib.contextmanager
+    def watching(self, lan: Lan) -> Iterator[None]:
+        """Show the pods of `lan` on the terminal while the block runs."""
         if not self.on_terminal:
-            print(f"\n{title}", flush=True)
+            yield
+            return
+        self.watcher = Watcher(lan)
+        self.watcher.start()
+        try:
+            yield
+        finally:
+            self.watcher.end()
+            self.watcher = None
+
+    def section(self, title: str) -> None:
+        self.console.print(f"\n[bold]{escape(title)}[/]")
 
     @contextlib.contextmanager
     def step(self, what: str, *, needed: bool = True) -> Iterator[Row]:
         """A step of the demo.  Failing, it stops the demo if later steps need it, and is told in any case."""
-        row = Row(what)
-        self.rows.append(row)
+        row = self.running = Row(what)
         self.steps.append(row)
         begin = time.perf_counter()
         try:
@@ -105,29 +168,43 @@ class Screen:
             if needed:
                 raise Stopped(what) from error
         finally:
-            row.seconds = time.perf_counter() - begin
-            if row.ok is not None and not self.on_terminal:
-                print(
-                    f"  {mark(row):6} {row.what:58} {first_line(row.result):38} {row.seconds:6.2f} s",
-                    flush=True,
-                )
+            row.seconds, self.running = time.perf_counter() - begin, None
+            if row.ok is not None:
+                self._done(row)
 
-    def table(self) -> Table:
-        table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-        for name in ("ok", "what", "result", "time"):
-            table.add_column(name, justify="right" if name == "time" else "left", overflow="fold")
-        for row in self.rows:
-            if isinstance(row, str):
-                table.add_row("", f"[bold]{escape(row)}[/]")
-            elif row.ok is None:
-                table.add_row(self.spinner, escape(row.what), "", "")
-            else:
-                colour = "green" if row.ok else "bold red"
-                result = escape(first_line(row.result))
-                table.add_row(
-                    f"[{colour}]{mark(row)}[/]", escape(row.what), result, f"[dim]{row.seconds:.2f} s[/]"
-                )
-        return table
+    def _done(self, row: Row) -> None:
+        if not self.on_terminal:
+            print(
+                f"  {mark(row):6} {row.what:58} {first_line(row.result):38} {row.seconds:6.2f} s", flush=True
+            )
+            return
+        colour = "green" if row.ok else "bold red"
+        line = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        for width in (6, min(60, self.console.width // 2 - 8), None, 8):
+            line.add_column(width=width, overflow="fold", ratio=None if width else 1)
+        line.columns[-1].justify = "right"
+        line.add_row(
+            f"[{colour}]{mark(row)}[/]",
+            escape(row.what),
+            escape(first_line(row.result)),
+            f"[dim]{row.seconds:.2f} s[/]",
+        )
+        self.console.print(line)
+
+    def below(self) -> RenderableType:
+        """What moves: the step that runs, and the pods as they are."""
+        parts: list[RenderableType] = []
+        if self.running is not None:
+            self.spinner.update(text=Text(self.running.what))
+            parts.append(self.spinner)
+        if self.watcher is not None and self.watcher.rows:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+            for name in ("NODE", "POD", "ADDRESS", "LEASE", "FROM THE LAN"):
+                table.add_column(name)
+            for row in self.watcher.rows:
+                table.add_row(*row)
+            parts.append(table)
+        return Group(*parts)
 
 
 def mark(row: Row) -> str:
@@ -145,6 +222,10 @@ class Figures:
     ready: list[float] = field(default_factory=list)
     attach: list[float] = field(default_factory=list)
     detach: list[float] = field(default_factory=list)
+    mended: list[float] = field(default_factory=list)
+    restarted: list[float] = field(default_factory=list)
+    pulled: list[Loss] = field(default_factory=list)
+    killed: list[Loss] = field(default_factory=list)
     takeover: list[tuple[str, Loss]] = field(default_factory=list)
     giveback: list[tuple[str, Loss]] = field(default_factory=list)
 
@@ -154,20 +235,31 @@ class Figures:
             lines.append(("pod attached (the plugin's whole run, lease included)", spread(self.attach)))
         if self.detach:
             lines.append(("pod detached, lease given back", spread(self.detach)))
-        for title, losses in (("takeover", self.takeover), ("teardown", self.giveback)):
-            for family in ("IPv4", "IPv6"):
-                of_family = [loss for name, loss in losses if name == family]
-                if of_family:
-                    lost, sent = (
-                        sum(len(loss.lost) for loss in of_family),
-                        sum(loss.sent for loss in of_family),
-                    )
-                    lines.append((f"{family} pings to the nodes lost during {title}", f"{lost} of {sent}"))
+        if self.mended:
+            lines.append(("the NIC back under the bridge", spread(self.mended)))
+        if self.restarted:
+            lines.append(("ready again after the daemon was killed", spread(self.restarted)))
+        losses = {
+            f"{family} pings to the nodes lost during {title}": [
+                loss for name, loss in seen if name == family
+            ]
+            for title, seen in (("takeover", self.takeover), ("teardown", self.giveback))
+            for family in ("IPv4", "IPv6")
+        }
+        losses["pings to pods lost while the NIC was pulled"] = self.pulled
+        losses["pings to pods lost while there was no daemon"] = self.killed
+        lines += [(what, total(seen)) for what, seen in losses.items() if seen]
         return lines
+
+
+def total(losses: list[Loss]) -> str:
+    return f"{sum(len(loss.lost) for loss in losses)} of {sum(loss.sent for loss in losses)}"
 
 
 def spread(seconds: list[float]) -> str:
     low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
+    if len(seconds) == 1:
+        return f"{middle * 1000:.0f} ms"
     return f"median {middle * 1000:.0f} ms ({low * 1000:.0f} to {high * 1000:.0f}), {len(seconds)} times"
 
 
@@ -207,26 +299,32 @@ class Demo:
         nodes = []
         for name in ("n1", "n2"):
             with screen.step(f"node {name}: a static address on eth0, terwayd installed") as row:
-                node = lan.node(name)
+                node = lan.node(name, CONFIG)
                 nodes.append(node)
                 self.before[name] = node.state()
                 row.result = node_address(node)
-        screen.section("terwayd takes the nodes' NIC under a bridge")
-        for node in nodes:
-            self.take_over(lan, node)
-        screen.section("Pods get addresses from the LAN's DHCP server")
-        for node in nodes:
-            for name in PODS:
-                self.attach(lan, node, name)
-        self.reach(lan)
-        if self.keep:
-            with screen.paused():
-                look_around(lan, self.pods)
-        screen.section("Pods leave")
-        self.detach(lan)
-        screen.section("terwayd gives the nodes back")
-        for node in nodes:
-            self.give_back(lan, node)
+        with screen.watching(lan):
+            screen.section("terwayd takes the nodes' NIC under a bridge")
+            for node in nodes:
+                self.take_over(lan, node)
+            screen.section("Pods get addresses from the LAN's DHCP server")
+            for node in nodes:
+                for name in PODS:
+                    self.attach(lan, node, name)
+            self.reach(lan)
+            screen.section("Things break, and heal")
+            self.lose_the_server(lan, nodes[0])
+            self.pull_the_nic(lan, nodes[0])
+            self.kill_the_daemon(lan, nodes[1])
+            self.all_well(lan)
+            if self.keep:
+                with screen.paused():
+                    look_around(lan, self.pods)
+            screen.section("Pods leave")
+            self.detach(lan)
+            screen.section("terwayd gives the nodes back")
+            for node in nodes:
+                self.give_back(lan, node)
 
     def take_over(self, lan: Lan, node: Node) -> None:
         what = f"the daemon starts on {node.name}, pinged every {PROBE_MS:g} ms"
@@ -242,8 +340,10 @@ class Demo:
             row.result = f"ready in {seconds * 1000:.0f} ms; lost: {told(losses)}"
 
     def attach(self, lan: Lan, node: Node, name: str) -> None:
-        with self.screen.step(f"pod {name} on {node.name}") as row:
-            pod = node.pod(name, namespace=f"team-{node.name}")
+        self.join(lan, node.pod(name, namespace=f"team-{node.name}"))
+
+    def join(self, lan: Lan, pod: Pod) -> None:
+        with self.screen.step(f"pod {pod.pod_name} on {pod.node.name}") as row:
             pod.add()
             address = pod.address
             lease = lan.dhcp.lease_of(address)
@@ -272,12 +372,81 @@ class Demo:
                 silent = [pod.name for pod in self.pods if not check(pod)]
                 assert not silent, f"not {', '.join(silent)}"
                 row.result = f"{len(self.pods)} of {len(self.pods)}"
+        self.all_well(lan)
+
+    def all_well(self, lan: Lan) -> None:
         for node in lan.nodes:
             with self.screen.step(f"`terwayctl status` on {node.name} finds all well", needed=False) as row:
                 done = node.terwayctl("status", check=False)
-                self.status = self.status or done.stdout
+                self.status = done.stdout if node is lan.nodes[0] else self.status
                 assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout} {done.stderr}"
                 row.result = "exit status 0"
+
+    def lose_the_server(self, lan: Lan, node: Node) -> None:
+        pod, late = (
+            next(pod for pod in self.pods if pod.node is node),
+            node.pod("late-0", f"team-{node.name}"),
+        )
+        renew = ("leases", "renew", pod.pod_name)
+        with self.screen.step("the DHCP server is killed: a renewal fails, the pods do not") as row:
+            lan.dhcp.stop(signal.SIGKILL)
+            done = node.terwayctl(*renew, check=False)
+            assert done.returncode == 1, f"exit status {done.returncode}: {done.stdout}"
+            assert "it has the old one still" in done.stderr, done.stderr
+            silent = [each.name for each in self.pods if not lan.host.ping(each.address)]
+            assert not silent, f"not reached any more: {', '.join(silent)}"
+            row.result = f"{len(self.pods)} of {len(self.pods)} answer"
+        with self.screen.step("a new pod is refused, and told why") as row:
+            row.result = refusal(late)
+            assert "no OFFER came back" in row.result, row.result
+        with self.screen.step("the server is back: the lease is renewed") as row:
+            lan.dhcp.start()
+            row.result = node.terwayctl(*renew).stdout
+        self.join(lan, late)
+
+    def pull_the_nic(self, lan: Lan, node: Node) -> None:
+        def master() -> object:
+            return node.ip_json("link show dev eth0")[0].get("master")
+
+        with self.screen.step(f"eth0 of {node.name} is pulled out of the bridge, pods pinged") as row:
+            with self.pinged(lan, node, self.figures.pulled) as losses:
+                begin = time.perf_counter()
+                node.ip("link set eth0 nomaster")
+                eventually(lambda: master() == "mybr0", 10.0, "eth0 is a port of mybr0 again", 0.005)
+                self.figures.mended.append(time.perf_counter() - begin)
+            codes = [finding["code"] for finding in node.status()["findings"]]
+            assert "mended" in codes, f"status does not tell of it: {codes}"
+            row.result = f"mended in {self.figures.mended[-1] * 1000:.0f} ms; lost: {total(losses)}"
+
+    def kill_the_daemon(self, lan: Lan, node: Node) -> None:
+        def leases() -> list[tuple[str, str]]:
+            return [(lease["name"], lease["address"]) for lease in node.api("Leases")["leases"]]
+
+        with self.screen.step(f"the daemon on {node.name} is killed, and started again") as row:
+            before, asked = leases(), len(lan.dhcp.messages())
+            assert node.daemon is not None
+            with self.pinged(lan, node, self.figures.killed) as losses:
+                node.daemon.kill9()
+                silent = [pod.name for pod in self.pods if not lan.host.ping(pod.address)]
+                begin = time.perf_counter()
+                node.start_daemon().wait_ready()
+                self.figures.restarted.append(time.perf_counter() - begin)
+            assert not silent, f"not reached without the daemon: {', '.join(silent)}"
+            assert leases() == before, f"other leases than {before}: {leases()}"
+            spoken = len(lan.dhcp.messages()) - asked
+            ready = f"ready in {self.figures.restarted[-1] * 1000:.0f} ms"
+            row.result = f"{ready}; {spoken} DHCP messages; lost: {total(losses)}"
+
+    @contextlib.contextmanager
+    def pinged(self, lan: Lan, node: Node, into: list[Loss]) -> Iterator[list[Loss]]:
+        """Ping the pods of a node from the plain host for the time of the block; the losses are there after it."""
+        losses: list[Loss] = []
+        with contextlib.ExitStack() as stack:
+            pods = [pod for pod in self.pods if pod.node is node]
+            probes = [stack.enter_context(lan.host.probe(pod.address, PROBE_MS)) for pod in pods]
+            yield losses
+            losses += [probe.stop() for probe in probes]
+        into += losses
 
     def detach(self, lan: Lan) -> None:
         count = len(self.pods)
@@ -312,6 +481,15 @@ class Demo:
             row.result = "exit status 0"
 
 
+def refusal(pod: Pod) -> str:
+    """What the plugin says to a pod that it cannot attach."""
+    try:
+        pod.add()
+    except ShimError as error:
+        return error.msg
+    return "it was not refused"
+
+
 def look_around(lan: Lan, pods: list[Pod]) -> None:
     """Tell how to get a shell on each machine, and wait for Enter (or the end of input)."""
     print("\nThe LAN stays up until you press Enter.  As root, from another terminal:\n")
@@ -323,7 +501,8 @@ def look_around(lan: Lan, pods: list[Pod]) -> None:
     ]:
         print(f"    {name:22} {shlex.join(place.enter[:-1])} sh")
     print(
-        "\nThere, on a node: `terwayctl status`, `terwayctl leases`, `ip addr`; from the host: `ping` a pod.",
+        "\nThere, on a node: `terwayctl status --watch`, `terwayctl leases`, `ip addr`; from the host: `ping` a pod."
+        "\nTo leave: press Enter here.  Then the pods go, and the nodes are given back.",
         flush=True,
     )
     sys.stdin.readline()

@@ -109,10 +109,10 @@ class DhcpServer:
             self._process = None
             raise LabError(f"dnsmasq ended with {process.returncode}: {self.log()[seen:]}")
 
-    def stop(self) -> None:
-        """Stop it; its lease file stays."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Stop it by this signal; its lease file stays."""
         if self._process is not None:
-            self._process.signal(signal.SIGTERM)
+            self._process.signal(number)
             self._process.wait()
             self._process = None
 
