@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.interop.servers import Kea, Range
-from tests.lab import Lan
+from tests.lab import Lan, eventually
 from tests.lab.machine import CHECKOUT, PYTHON
 
 pytestmark = [pytest.mark.interop, pytest.mark.alone]
@@ -24,11 +24,14 @@ def test_a_thousand_leases() -> None:
         done = client.run([PYTHON, "-m", "tests.interop.thousand"], timeout=120.0)
         said = json.loads(done.stdout)
         print(said)
-        released = [one for one, seconds in lifetimes(lan.gateway.read(server.leases)).items() if not seconds]
+
+        def unreleased() -> list[str]:
+            return [one for one, seconds in lifetimes(lan.gateway.read(server.leases)).items() if seconds]
+
+        eventually(lambda: not unreleased(), 10.0, "all are released", 0.1)
         assert said["acquired"] == said["held"] == 1000
         assert said["renewals"] >= 1000
         assert said["others"] == 0, "no lease was lost, no server silent"
-        assert len(released) == 1000
         for phase in ("acquire", "hold", "release"):
             assert said[f"{phase}_blocked_ms"] < 20, phase
 
