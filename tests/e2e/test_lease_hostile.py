@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -96,14 +97,12 @@ def test_the_server_is_away_for_ten_minutes() -> None:
             assert {one["state"] for one in node.api("Leases")["leases"]} == {"renewing"}
             assert findings(node) == {}
             server.start()
-            leases = eventually(
-                lambda: found
-                if all(one["expires_in"] > 600 for one in (found := node.api("Leases")["leases"]))
-                else [],
-                80.0,
-                "all go on",
-                0.2,
-            )
+
+            def extended() -> list[dict[str, Any]]:
+                found: list[dict[str, Any]] = node.api("Leases")["leases"]
+                return found if all(one["expires_in"] > 600 for one in found) else []
+
+            leases = eventually(extended, 80.0, "all go on", 0.2)
             assert {one["name"]: one["address"].partition("/")[0] for one in leases} == {
                 name: str(address) for name, address in addresses.items()
             }

@@ -38,14 +38,21 @@ class Heart:
     def __init__(self) -> None:
         self.longest = 0.0
         self.stat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-        self.due, self.delayed = time.monotonic(), self.delay()
+        self.due, self.delayed = self.clock()
         self.beat()
 
     def delay(self) -> float:
         return int(os.pread(self.stat, 100, 0).split()[1]) / 1e9
 
+    def clock(self) -> tuple[float, float]:
+        """The time, and how much of it was delay: both read without a delay between them."""
+        while True:
+            before, now, after = self.delay(), time.monotonic(), self.delay()
+            if before == after:
+                return now, after
+
     def beat(self) -> None:
-        now, delayed = time.monotonic(), self.delay()
+        now, delayed = self.clock()
         self.longest = max(self.longest, now - self.due - (delayed - self.delayed))
         self.due, self.delayed = now + 0.001, delayed
         asyncio.get_running_loop().call_later(0.001, self.beat)
