@@ -258,3 +258,23 @@ def cni_uninstall(
     from .cni import uninstall
 
     return uninstall(context.obj, force=force, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    group: str = typer.Argument(
+        "", metavar="[GROUP]", show_default=False, help="host, kernel, bridge, cni, dhcp, lan."
+    ),
+    ignore: list[str] = typer.Option(
+        [], "--ignore", metavar="CODE", help="A check whose finding shall not count."
+    ),
+    bundle: str = typer.Option(
+        "", "--bundle", metavar="FILE", help="Also collect what helps from afar: a .tar.gz."
+    ),
+    as_json: bool = JSON,
+) -> int:
+    """Look at this host and ask its LAN what could be wrong: exit status 4 when something is."""
+    from .doctor import run
+
+    return run(context.obj, group=group, ignored=ignore, bundle=bundle, as_json=as_json)

@@ -25,6 +25,7 @@ from terwayd.cni import install
 from terwayd.config import Config, Network
 from terwayd.dhcp.client import FAST, FULL, Conflict, Event, Lost, NoAnswer
 from terwayd.dhcp.engine import Engine
+from terwayd.dhcp.survey import Offer
 from terwayd.errors import HostError, RolledBack, TerwayError
 from terwayd.host.drift import Limit, drift
 from terwayd.host.takeover import Standing, Takeover
@@ -45,6 +46,7 @@ from terwayd.store import Store
 log = logging.getLogger(__name__)
 
 _TOLD: dict[type, str] = {Lost: "lost", Conflict: "conflict", NoAnswer: "no_answer"}
+_SURVEY = 5.0  # seconds that DHCP servers have for an OFFER
 _PATIENCE = 30.0  # seconds that a CNI call which came during our start waits for its end
 
 
@@ -373,6 +375,15 @@ class Node:
         for name in uplinks[:1]:
             self._transport.rebind(name)
             await self._open_local(name)
+
+    async def survey(self, mac: bytes | None, *, broadcast: bool, first: bool) -> tuple[Offer, ...]:
+        """Which DHCP servers answer `mac`, None for the uplink's; HostError while the node takes no pods."""
+        self.pods()
+        assert self.engine is not None
+        if mac is None:
+            bridge = await self._worker.call(lambda netlink: netlink.link(self.bridge))
+            mac = bytes.fromhex(bridge.mac.replace(":", "")) if bridge is not None else bytes(6)
+        return await self.engine.survey(mac, within=_SURVEY, broadcast=broadcast, first=first)
 
     async def observe(self) -> tuple[Host, tuple[str, ...]]:
         """Bridge and NIC as they are now, and in what they differ from what the takeover left."""

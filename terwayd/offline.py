@@ -47,6 +47,16 @@ def teardown_offline(*, force: bool) -> dict[str, Any]:
         return standing_dict(Takeover(store, Config()).teardown(netlink))
 
 
+def attached() -> dict[str, str]:
+    """The pods that an earlier run of the daemon has attached, by the host's end of their interface."""
+    store = Store()
+    try:
+        pods = [codec.decode(Attachment, record.pod) for record in store.attachments()]
+    finally:
+        store.close()
+    return {pod.host_ifname: str(pod) for pod in pods}
+
+
 def rescue(delay: float, watcher: str) -> None:
     """The dead man `watcher`: after `delay` seconds, undo a takeover that nobody finished or confirmed."""
     time.sleep(delay)

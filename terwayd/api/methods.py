@@ -52,6 +52,7 @@ class Methods:
             f"{INTERFACE}.Config": self._config,
             f"{INTERFACE}.InstallCni": self._install_cni,
             f"{INTERFACE}.UninstallCni": self._uninstall_cni,
+            f"{INTERFACE}.Survey": self._survey,
             f"{INTERFACE}.Plan": self._plan,
             f"{INTERFACE}.Setup": self._setup,
             f"{INTERFACE}.Teardown": self._teardown,
@@ -152,6 +153,31 @@ class Methods:
 
     async def _metrics(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         return {"text": self.metrics_page()}
+
+    async def _survey(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        mac, flags = parameters.get("mac"), []
+        for name in ("broadcast", "first"):
+            flags.append(parameters.get(name, False))
+            if not isinstance(flags[-1], bool):
+                raise invalid(name)
+        try:
+            source = bytes.fromhex(mac.replace(":", "")) if mac is not None else None
+        except (ValueError, AttributeError):
+            source = b""
+        if source is not None and len(source) != 6:
+            raise invalid("mac")
+        offers = await self._node.survey(source, broadcast=flags[0], first=flags[1])
+        return {
+            "offers": [
+                {
+                    "server": str(offer.server),
+                    "server_mac": offer.server_mac,
+                    "address": str(offer.address),
+                    "after": offer.after,
+                }
+                for offer in offers
+            ]
+        }
 
     def metrics_page(self) -> str:
         """What Prometheus reads.  The host is not looked at for it: drift is mended, and counted, anyway."""

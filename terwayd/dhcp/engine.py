@@ -22,6 +22,7 @@ from terwayd.dhcp.client import Bound, Client, Event, Identity, Lost, Outgoing, 
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.options import Kind
 from terwayd.dhcp.packet import BROADCAST, NO_ADDRESS, REPLY, Message, PacketError
+from terwayd.dhcp.survey import AGAIN_S, Offer, Survey
 from terwayd.errors import DhcpError
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class Engine:
         self._claims: dict[IPv4Address, _Entry] = {}
         self._replies: dict[tuple[int, bytes], _Entry] = {}
         self._asking: dict[int, _Entry] = {}  # by xid alone: answers to the wrong client are told of
+        self._surveys: dict[tuple[int, bytes], Survey] = {}
         self._heap: list[tuple[float, int, _Entry]] = []
         self._pushes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -175,6 +177,24 @@ class Engine:
             return _HINT_REFUSED
         others = any(each.client.lease is not None for each in self._entries.values() if each is not entry)
         return _HINT_FULL if others else _HINT_SILENT
+
+    async def survey(
+        self, mac: bytes, *, within: float, broadcast: bool = False, first: bool = False
+    ) -> tuple[Offer, ...]:
+        """The OFFERs to a DISCOVER from `mac` `within` seconds, or the `first` one; none of them is taken."""
+        began = self._clock()
+        survey = Survey(mac, self._rng.getrandbits(32), began, broadcast=broadcast)
+        self._surveys[survey.key] = survey
+        sent = -math.inf
+        try:
+            while (now := self._clock()) < began + within and not survey.over(now, first=first):
+                if not survey.offers and now >= sent + AGAIN_S:
+                    self._send_now(survey.question)
+                    sent = now
+                await asyncio.sleep(0.02)
+        finally:
+            del self._surveys[survey.key]
+        return tuple(survey.offers)
 
     def adopt(self, key: Hashable, identity: Identity, lease: Lease) -> None:
         """Go on with a lease that an earlier run had; a client that runs under `key` is replaced."""
@@ -347,6 +367,9 @@ class Engine:
             log.debug("dropped a frame of %s: %s", datagram.source_mac.hex(":"), error)
             return
         if message.op != REPLY:
+            return
+        if (survey := self._surveys.get((message.xid, message.chaddr))) is not None:
+            survey.heard(message, datagram.source_mac, self._clock())
             return
         entry = self._replies.get((message.xid, message.chaddr)) or self._asking.get(message.xid)
         if entry is not None:

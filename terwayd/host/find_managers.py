@@ -50,13 +50,13 @@ def find(nic: Link) -> Found:
 
 def client_pids(name: str, dev: str) -> list[int]:
     """The processes of the DHCP client `name` on `dev`, in our network namespace, its helpers included."""
-    found = {pid: words for pid, words in _processes() if _is_client(name, words)}
+    found = {pid: words for pid, words in processes() if _is_client(name, words)}
     pids = [pid for pid, words in found.items() if dev in words]
     return [*pids, *[pid for pid in found if pid not in pids and _parent(pid) in pids]]
 
 
 def _clients(dev: str) -> Iterator[Client]:
-    for _, words in _processes():
+    for _, words in processes():
         name = next((name for name in _CLIENTS if _is_client(name, words)), "")
         if name and dev in words and "-6" not in words:
             # dhcpcd writes what it does over its command line.
@@ -69,7 +69,7 @@ def _is_client(name: str, words: list[str]) -> bool:
     return words[0].rstrip(":").rpartition("/")[2] == name and "-x" not in words
 
 
-def _processes() -> Iterator[tuple[int, list[str]]]:
+def processes() -> Iterator[tuple[int, list[str]]]:
     """The processes in our network namespace with their words.
 
     /proc/PID/ns/net of a process with more capabilities than ours cannot be read, but the files below
@@ -93,7 +93,7 @@ def _parent(pid: int) -> int:
 
 
 def _runs(name: str) -> bool:
-    return any(words[0].rpartition("/")[2] == name for _, words in _processes())
+    return any(words[0].rpartition("/")[2] == name for _, words in processes())
 
 
 def _of(client: Client, nic: Link) -> Leased | None:

@@ -10,12 +10,13 @@ pod's own port is listened to while such an answer may come.  It knows frames, n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from terwayd.dhcp.frame import FILTER, FILTER_ARP
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 _ETH_P_ALL: Final = 0x0003
 _SOL_PACKET: Final = 263
 _PACKET_AUXDATA: Final = 8
+_PACKET_ADD_MEMBERSHIP: Final = 1
+_PACKET_MR_PROMISC: Final = 1
 _PACKET_IGNORE_OUTGOING: Final = 23
 _SO_ATTACH_FILTER: Final = 26
 _TP_STATUS_CSUMNOTREADY: Final = 1 << 3
@@ -222,6 +225,15 @@ class PacketTransport:
             log.warning("cannot receive DHCP frames: %s", error.strerror)
         elif self.on_down is not None:
             self.on_down(error)
+
+
+@contextlib.contextmanager
+def promiscuous(interface: str) -> Iterator[None]:
+    """Have `interface` take frames for every MAC address meanwhile, as a port of a bridge does."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as holder:
+        request = struct.pack("=iHH8s", socket.if_nametoindex(interface), _PACKET_MR_PROMISC, 0, b"")
+        holder.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+        yield
 
 
 def _name(interface: str | int) -> str:

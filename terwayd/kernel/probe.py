@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 _ETH_P_ARP = 0x0806
@@ -17,6 +17,9 @@ _ETH_P_IPV6 = 0x86DD
 _ETH_P_ALL = 0x0003
 _PROBE_INTERVAL = 0.1  # seconds between two questions
 _ICMPV6 = 58
+_IP_MTU_DISCOVER = 10  # from linux/in.h
+_IP_PMTUDISC_PROBE = 3
+_LEAST = 576  # bytes that every host takes (RFC 791)
 
 
 def arp(dev: str, mac: str, own: IPv4Address, target: IPv4Address, timeout: float) -> bool:
@@ -26,9 +29,72 @@ def arp(dev: str, mac: str, own: IPv4Address, target: IPv4Address, timeout: floa
     frame = b"\xff" * 6 + me + struct.pack("!H", _ETH_P_ARP) + request
 
     def answers(reply: bytes) -> bool:
-        return reply[12:14] == b"\x08\x06" and reply[20:22] == b"\x00\x02" and reply[28:32] == target.packed
+        to_me = reply[20:22] == b"\x00\x02" and reply[32:38] == me
+        return reply[12:14] == b"\x08\x06" and to_me and reply[28:32] == target.packed
 
     return _ask(dev, frame, answers, timeout)
+
+
+def claimants(dev: str, mac: str, addresses: Iterable[IPv4Address], timeout: float) -> dict[IPv4Address, str]:
+    """Who says on the LAN beyond `dev` that it has one of `addresses`: asked by ARP probes (RFC 5227)."""
+    me, asked, found = _mac(mac), set(addresses), dict[IPv4Address, str]()
+    deadline = time.monotonic() + timeout
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        raw.bind((dev, _ETH_P_ALL))
+        for address in asked:
+            request = struct.pack(
+                "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, me, bytes(4), bytes(6), address.packed
+            )
+            raw.send(b"\xff" * 6 + me + struct.pack("!H", _ETH_P_ARP) + request)
+        while asked and (left := deadline - time.monotonic()) > 0:
+            if not select.select([raw], [], [], left)[0]:
+                break
+            reply = raw.recv(256).ljust(128, b"\0")
+            if reply[12:14] == b"\x08\x06" and reply[20:22] == b"\x00\x02" and reply[32:38] == me:
+                sender = IPv4Address(reply[28:32])
+                if sender in asked and reply[22:28] != me:
+                    found[sender] = reply[22:28].hex(":")
+    return found
+
+
+def path_mtu(target: IPv4Address, most: int, timeout: float) -> int | None:
+    """The size of the largest packet up to `most` that `target` answers, unfragmented; None: it answers none."""
+    least = _LEAST
+    if _echo(target, most, timeout):
+        return most
+    asked = time.monotonic()
+    if not _echo(target, least, timeout):
+        return None
+    patience = min(timeout, max(0.2, 10 * (time.monotonic() - asked)))
+    too_big = most
+    while too_big - least > 1:
+        middle = (least + too_big) // 2
+        if _echo(target, middle, patience):
+            least = middle
+        else:
+            too_big = middle
+    return least
+
+
+def _echo(target: IPv4Address, size: int, timeout: float) -> bool:
+    """Whether a ping of `size` bytes, headers included, is answered; asked twice."""
+    token = struct.pack("!I", size) + time.monotonic_ns().to_bytes(8, "big")
+    body = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + token
+    body = body.ljust(size - 20, b"\0")
+    body = body[:2] + struct.pack("!H", _checksum(body + b"\0" * (len(body) % 2))) + body[4:]
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        raw.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
+        for _ in range(2):
+            try:
+                raw.sendto(body, (str(target), 0))
+            except OSError:
+                return False  # larger than what the interface sends
+            deadline = time.monotonic() + timeout / 2
+            while (left := deadline - time.monotonic()) > 0 and select.select([raw], [], [], left)[0]:
+                reply = raw.recv(size + 128)
+                if reply[20:21] == b"\0" and token in reply[20:64]:
+                    return True
+    return False
 
 
 def neighbour(dev: str, mac: str, own: IPv6Address, target: IPv6Address, timeout: float) -> bool:

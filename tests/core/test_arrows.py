@@ -17,7 +17,8 @@ SYSTEM = {
     *("pyroute2", "rich", "systemd", "typer"),
 }
 PURE = [
-    "terwayd.metrics",
+    *("terwayd.metrics", "terwayd.health", "terwayd.dhcp.survey", "terwayd.doctor", "terwayd.doctor.checks"),
+    *("terwayd.doctor.facts", "terwayd.doctor.firewall", "terwayd.doctor.lan"),
     *("terwayd", "terwayd.codec", "terwayd.config", "terwayd.errors", "terwayd.model"),
     *(
         "terwayd.cni",

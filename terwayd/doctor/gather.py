@@ -1,0 +1,213 @@
+"""Gathering the facts of this host: files, processes, netlink, nft.  Changes nothing.
+
+Runs in terwayctl, as root, with and without a daemon.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from terwayd import offline
+from terwayd.cni.install import CONFLIST, PLUGIN, SHIM
+from terwayd.config import CniConfig, Config
+from terwayd.daemon import read_config
+from terwayd.doctor import firewall
+from terwayd.doctor.facts import Clock, Facts, Process, Runtime, Shim, Told
+from terwayd.errors import TerwayError
+from terwayd.host import find_managers
+from terwayd.host.managers import Found
+from terwayd.host.uplink import find_uplink, uplink_alias
+from terwayd.kernel import netns
+from terwayd.kernel.netlink import Netlink
+from terwayd.model import Host, Link
+from terwayd.store import DEFAULT_PATH
+
+_CLIENTS = {"dhclient", "dhcpcd", "udhcpc"}
+_NETWORKS = (".conf", ".conflist", ".json")
+_BRIDGE = ("stp_state", "forward_delay", "vlan_filtering", "multicast_snooping", "multicast_querier")
+_TIMEOUT = 10.0
+_STA_UNSYNC = 0x40  # linux/timex.h
+_STATUS_AT, _TIMEX = 40, 208  # where struct timex has its status, and its size
+
+Status = Mapping[str, Any]
+
+
+def gather(status: Status | None, path: str) -> Facts:
+    """The facts; `status` is the daemon's, None where none answers.  ConfigError where `path` is wrong."""
+    config = read_config(path)
+    with Netlink() as netlink:
+        host = netlink.observe()
+    uplink, refused = _uplink(host, config, status)
+    names = [config.host.bridge, *([uplink.name] if uplink is not None else [])]
+    found = find_managers.find(uplink) if uplink is not None else Found()
+    managing = ("NetworkManager" if found.nm else "systemd-networkd",) if found.userspace_ra else ()
+    return Facts(
+        config=config,
+        host=host,
+        uplink=uplink,
+        refused=refused,
+        told=None if status is None else tuple(map(_told, status["findings"])),
+        pods=_pods(status),
+        lacking=_lacking(),
+        bridged_frames_filtered=_filtered(),
+        dropping=_dropping(config.host.bridge),
+        sysfs=dict(_sysfs(config.host.bridge, names[-1])),
+        dhcp_clients=tuple(_dhcp_clients(names)),
+        managing=managing,
+        cni_dhcp=tuple(
+            _process(pid, "dhcp") for pid, words in find_managers.processes() if _is_cni_dhcp(words)
+        ),
+        networks=_networks(config.cni.conf_dir),
+        shims=tuple(_shim(directory) for directory in config.cni.bin_dirs),
+        runtimes=tuple(_runtimes()),
+        clock=_clock(config.cni),
+    )
+
+
+def _uplink(host: Host, config: Config, status: Status | None) -> tuple[Link | None, tuple[str, str] | None]:
+    marked = uplink_alias(config.host.bridge)
+    if (ours := next((link for link in host.links if link.alias == marked), None)) is not None:
+        return ours, None
+    try:
+        if status is None:
+            return host.link(offline.plan_setup(config.path)["uplink"]), None
+        return find_uplink(host, config.host.uplink, config.host.bridge, leased=True), None
+    except TerwayError as error:
+        return host.link(config.host.uplink), (error.message, error.hint)
+
+
+def _told(finding: Mapping[str, str]) -> Told:
+    return Told(finding["code"], finding["severity"] == "error", finding["message"], finding["hint"])
+
+
+def _pods(status: Status | None) -> dict[str, str] | None:
+    if status is not None:
+        return {pod["host_ifname"]: f"{pod['namespace']}/{pod['name']}".strip("/") for pod in status["pods"]}
+    return offline.attached() if DEFAULT_PATH.exists() else {}
+
+
+def _lacking() -> tuple[str, ...]:
+    """The kinds of interfaces that a namespace made for it cannot have."""
+
+    def attempt() -> list[str]:
+        with Netlink() as netlink:
+            makes: dict[str, Callable[[], None]] = {
+                "bridge": lambda: netlink.add_bridge("twtry", "02:00:00:00:00:01", 1500),
+                "veth": lambda: netlink.add_pair("twtry0", "twtry1", mtu=1500),
+            }
+            return [kind for kind, make in makes.items() if not _works(make)]
+
+    return tuple(netns.in_a_new_one(attempt))
+
+
+def _works(make: Callable[[], None]) -> bool:
+    try:
+        make()
+    except TerwayError:
+        return False
+    return True
+
+
+def _filtered() -> bool | None:
+    text = _read("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    return text.strip() != "0" if text else None
+
+
+def _dropping(bridge: str) -> tuple[firewall.Dropping, ...] | None:
+    try:
+        done = subprocess.run(
+            ("nft", "-j", "list", "ruleset"), stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT
+        )
+        return firewall.dropping(done.stdout.decode(errors="replace"), bridge)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None
+
+
+def _sysfs(bridge: str, uplink: str) -> Iterator[tuple[str, str]]:
+    for name in [f"{bridge}/bridge/{key}" for key in _BRIDGE] + [f"{uplink}/brport/state"]:
+        if text := _read(f"/sys/class/net/{name}").strip():
+            yield name, text
+
+
+def _dhcp_clients(devs: list[str]) -> Iterator[Process]:
+    for pid, words in find_managers.processes():
+        name = words[0].rstrip(":").rpartition("/")[2]
+        if name == "busybox" and words[1:2] == ["udhcpc"]:
+            name = "udhcpc"
+        if name in _CLIENTS and "-6" not in words and any(dev in words for dev in devs):
+            yield _process(pid, name)
+
+
+def _is_cni_dhcp(words: list[str]) -> bool:
+    return words[0].rpartition("/")[2] == "dhcp" and words[1:2] == ["daemon"]
+
+
+def _process(pid: int, name: str) -> Process:
+    unit = _read(f"/proc/{pid}/cgroup").strip().rpartition("/")[2]
+    return Process(pid, name, unit if unit.endswith(".service") else "")
+
+
+def _networks(directory: str) -> tuple[str, ...] | None:
+    try:
+        names = sorted(each.name for each in Path(directory).iterdir())
+    except FileNotFoundError:
+        return ()
+    except OSError:
+        return None
+    return tuple(name for name in names if name.endswith(_NETWORKS) and not name.startswith("."))
+
+
+def _shim(directory: str) -> Shim:
+    target = Path(directory, PLUGIN)
+    if not target.is_file():
+        return Shim(directory, "is missing")
+    if not os.access(target, os.X_OK):
+        return Shim(directory, "cannot be executed")
+    if SHIM.is_file() and target.read_bytes() != SHIM.read_bytes():
+        return Shim(directory, "is of another version")
+    return Shim(directory)
+
+
+def _runtimes() -> Iterator[Runtime]:
+    file = "/etc/containerd/config.toml"
+    plugins = _toml(file).get("plugins", {})
+    for name in ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"):
+        if cni := plugins.get(name, {}).get("cni", {}):
+            directories = cni.get("bin_dirs") or [cni.get("bin_dir", "")]
+            yield Runtime("containerd", file, tuple(filter(None, directories)), cni.get("conf_dir", ""))
+            break
+    file = "/etc/crio/crio.conf"
+    if network := _toml(file).get("crio", {}).get("network", {}):
+        directories = network.get("plugin_dirs", [])
+        yield Runtime("CRI-O", file, tuple(directories), network.get("network_dir", ""))
+
+
+def _toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def _clock(cni: CniConfig) -> Clock:
+    witnesses = [Path("/var/lib/terwayd/state.db"), Path(cni.conf_dir, CONFLIST), SHIM]
+    times = [(each.stat().st_mtime, str(each)) for each in witnesses if each.exists()]
+    seen, witness = max(times, default=(0.0, ""))
+    timex = ctypes.create_string_buffer(_TIMEX)
+    known = ctypes.CDLL(None).adjtimex(timex) >= 0
+    status = int.from_bytes(timex.raw[_STATUS_AT : _STATUS_AT + 4], "little")
+    return Clock(time.time(), not status & _STA_UNSYNC if known else None, seen, witness)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,191 @@
+"""The doctor's judgements on facts that no lab can make: clocks, firewalls of others, odd LANs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from terwayd.config import Config, DhcpConfig
+from terwayd.dhcp.survey import Offer
+from terwayd.doctor.checks import GROUPS, LIVE, Severity
+from terwayd.doctor.facts import Clock, Facts, Gateway, Live, Runtime, Told
+from terwayd.doctor.firewall import Dropping, dropping
+from terwayd.doctor.live import foreign_mac
+from terwayd.health import CHECKS, Finding, examine
+from terwayd.model import Host, Link
+
+BRIDGE = Link(2, "mybr0", "52:54:00:00:00:01", 1500, kind="bridge", up=True, carrier=True)
+NIC = Link(1, "eth0", "52:54:00:00:00:01", 1500, master=2, up=True, carrier=True)
+OFFER = Offer(IPv4Address("192.0.2.1"), "52:54:00:00:00:99", IPv4Address("192.0.2.50"), 0.002)
+GATEWAY = Gateway(IPv4Address("192.0.2.1"), answers=True, answers_foreign=True, mtu=1500)
+LIVE_WELL = Live((OFFER,), (OFFER,), (OFFER,), "02:00:00:00:00:01", (GATEWAY,), {})
+WELL = Facts(
+    config=Config(),
+    host=Host(links=(NIC, BRIDGE)),
+    uplink=NIC,
+    told=(),
+    pods={},
+    networks=("10-terway.conflist",),
+    clock=Clock(2e9, True, 1.9e9, "x"),
+    live=LIVE_WELL,
+)
+
+
+def finding(facts: Facts, code: str) -> Finding:
+    return next(each for each in examine(facts) if each.code == code)
+
+
+def test_the_table_of_checks() -> None:
+    assert len({check.code for check in CHECKS}) == len(CHECKS)
+    assert list(dict.fromkeys(check.group for check in CHECKS)) == list(GROUPS)
+    assert set(LIVE) < set(GROUPS)
+    assert {each.severity for each in examine(WELL)} == {Severity.WELL}
+    assert [each.code for each in examine(WELL, "lan")] == ["gateway", "duplicate-address", "path-mtu"]
+
+
+def test_every_finding_that_counts_has_a_hint() -> None:
+    nothing = Facts(Config(), Host(), None, live=Live((), (), (), "02:00:00:00:00:01", (), {}))
+    for each in (*examine(nothing), *examine(replace(WELL, told=None, live=None, clock=None))):
+        assert bool(each.hint) or not each.counts
+    ignored = {each.code for each in examine(nothing) if each.counts}
+    assert ignored
+    assert not any(each.counts for each in examine(nothing, ignored=ignored))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "severity", "text"),
+    [
+        ({"clock": Clock(1e9, True, 1.5e9, "/x")}, "clock", "error", "5787 days behind /x"),
+        ({"clock": Clock(2e9, False, 1e9, "/x")}, "clock", "warning", "not synchronised"),
+        ({"clock": Clock(2e9, None, 1e9, "/x")}, "clock", "well", "not behind"),
+        ({"told": (Told("drift", False, "a", "h"), Told("bad", True, "b", "g"))}, "daemon", "error", "bad: b; drift: a"),
+        ({"told": (Told("mended", False, "a", "h"),)}, "daemon", "warning", "mended: a"),
+        ({"refused": ("host.uplink: wlan0 is wireless", "h")}, "uplink", "error", "wlan0 is wireless"),
+        ({"lacking": ("bridge", "veth")}, "features", "error", "kind bridge, veth"),
+        ({"managing": ("NetworkManager",)}, "other-manager", "error", "NetworkManager configures eth0 too"),
+        ({"bridged_frames_filtered": True}, "br-netfilter", "unknown", "nft cannot list"),
+        ({"sysfs": {"mybr0/bridge/vlan_filtering": "1"}}, "vlan-filtering", "warning", "VLAN filtering is on"),
+        ({"sysfs": {"eth0/brport/state": "1"}}, "stp", "error", "does not forward in mybr0: state 1"),
+        ({"networks": ()}, "network", "error", "is not there"),
+        ({"networks": None}, "network", "unknown", "cannot be read"),
+        (
+            {"runtimes": (Runtime("CRI-O", "/f", ("/opt/cni/bin/",), "/etc/cni/crio"),)},
+            "runtime",
+            "error",
+            "looks for networks in /etc/cni/crio (/f), not in /etc/cni/net.d",
+        ),
+    ],
+)  # fmt: skip
+def test_the_host(change: dict[str, Any], code: str, severity: str, text: str) -> None:
+    found = finding(replace(WELL, **change), code)
+    assert (found.severity.value, text in found.message) == (severity, True), found.message
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "severity", "text"),
+    [
+        ({"foreign": (), "broadcast": ()}, "foreign-mac", "error", "though ARP from it is answered"),
+        (
+            {"gateways": (replace(GATEWAY, answers_foreign=False),)},
+            "foreign-mac",
+            "warning",
+            "some servers answer by broadcast",
+        ),
+        (
+            {
+                "own": (),
+                "foreign": (),
+                "broadcast": (),
+                "gateways": (replace(GATEWAY, answers_foreign=False),),
+            },
+            "foreign-mac",
+            "error",
+            "port security",
+        ),
+        ({"gateways": ()}, "foreign-mac", "well", "got an OFFER"),
+        ({"gateways": (replace(GATEWAY, mtu=None),)}, "path-mtu", "unknown", "answers ping"),
+        ({"claimed": {"192.0.2.9": "02:00:00:00:00:09"}}, "duplicate-address", "error", "192.0.2.9 (02:00"),
+    ],
+)
+def test_the_lan(change: dict[str, Any], code: str, severity: str, text: str) -> None:
+    found = finding(replace(WELL, live=replace(LIVE_WELL, **change)), code)
+    assert (found.severity.value, text in found.message) == (severity, True), found.message
+
+
+def test_a_server_that_is_not_believed() -> None:
+    config = Config(dhcp=DhcpConfig(servers=(IPv4Address("192.0.2.7"),)))
+    found = finding(replace(WELL, config=config), "dhcp-servers")
+    assert found.message == "none of dhcp.servers answered, but 192.0.2.1 (52:54:00:00:00:99, 2 ms)"
+
+
+def ruleset(*rules: dict[str, Any], policy: str = "drop", family: str = "ip", hook: str = "forward") -> str:
+    place = {"family": family, "table": "filter"}
+    chain = {**place, "name": "FORWARD", "type": "filter", "hook": hook, "prio": 0, "policy": policy}
+    return json.dumps({"nftables": [{"chain": chain}, *({"rule": {**place, **rule}} for rule in rules)]})
+
+
+def rule(*expressions: dict[str, Any], chain: str = "FORWARD") -> dict[str, Any]:
+    return {"chain": chain, "expr": list(expressions)}
+
+
+def named(key: str, name: Any = "mybr0", op: str = "==") -> dict[str, Any]:
+    return {"match": {"op": op, "left": {"meta": {"key": key}}, "right": name}}
+
+
+ACCEPT: dict[str, Any] = {"accept": None}
+DROP: dict[str, Any] = {"drop": None}
+JUMP = {"jump": {"target": "DOCKER-USER"}}
+COUNTER: dict[str, Any] = {"counter": {"packets": 0, "bytes": 0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "drops"),
+    [
+        (ruleset(), True),
+        (ruleset(policy="accept"), False),
+        (ruleset(hook="input"), False),
+        (ruleset(family="bridge"), False),
+        (ruleset(family="ip6"), False),
+        (ruleset(family="inet"), True),
+        (ruleset(rule(ACCEPT)), False),
+        (ruleset(rule(COUNTER, DROP), policy="accept"), True),
+        (ruleset(rule({"reject": {"type": "icmpx"}}), policy="accept"), True),
+        (ruleset(rule(named("iifname"), named("oifname"), COUNTER, ACCEPT)), False),
+        (ruleset(rule(named("iifname", {"set": ["docker0", "mybr0"]}), ACCEPT)), False),
+        (ruleset(rule(named("iifname", "docker0"), ACCEPT)), True),
+        (ruleset(rule(named("iifname", op="!="), ACCEPT)), True),
+        (ruleset(rule(named("iifname", "docker0"), DROP), policy="accept"), False),
+        (ruleset(rule({"xt": {"type": "match", "name": "physdev"}}, ACCEPT)), False),
+        (ruleset(rule({"xt": None}, ACCEPT)), True),
+        (ruleset(rule(JUMP), rule(named("iifname"), ACCEPT, chain="DOCKER-USER")), False),
+        (ruleset(rule(JUMP), rule({"return": None}, chain="DOCKER-USER")), True),
+        (ruleset(rule(JUMP), rule(JUMP, chain="DOCKER-USER")), True),
+        (ruleset(rule({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "established"}}, ACCEPT)), True),
+        (json.dumps({"nftables": []}), False),
+    ],
+)  # fmt: skip
+def test_forward_chains(text: str, drops: bool) -> None:
+    found = dropping(text, "mybr0")
+    assert bool(found) == drops
+    for chain in found:
+        assert (chain.table, chain.chain) == ("filter", "FORWARD")
+
+
+def test_the_exception_is_taken() -> None:
+    chain = Dropping("inet", "firewalld", "filter_FORWARD")
+    assert chain.exception.format(bridge="br0") == (
+        'nft insert rule inet firewalld filter_FORWARD iifname "br0" oifname "br0" accept'
+    )
+
+
+def test_a_foreign_mac_is_local_and_always_the_same() -> None:
+    assert (
+        foreign_mac("52:54:00:00:00:01")
+        == foreign_mac("52:54:00:00:00:01")
+        != foreign_mac("52:54:00:00:00:02")
+    )
+    assert foreign_mac("52:54:00:00:00:01").startswith("02:")
