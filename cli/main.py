@@ -187,6 +187,14 @@ def teardown(
     return run(context.obj, force=force, dry_run=dry_run, as_json=as_json)
 
 
+@app.command()
+def reload(context: typer.Context, as_json: bool = JSON) -> int:
+    """Apply what has been changed in the configuration file, as far as it needs no restart."""
+    from .reload import run
+
+    return run(context.obj, as_json=as_json)
+
+
 metrics = typer.Typer(name="metrics", help="Counters and state for Prometheus.")
 app.add_typer(metrics)
 

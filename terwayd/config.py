@@ -12,7 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, cast
 
 from terwayd.errors import ConfigError
@@ -187,8 +187,9 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     return parse
 
 
-def _key(default: Any, parse: Callable[[object], Any]) -> Any:
-    return field(default=default, metadata={"parse": parse})
+def _key(default: Any, parse: Callable[[object], Any], *, live: bool = False) -> Any:
+    """A key; a `live` one can be changed while the daemon runs, by a reload."""
+    return field(default=default, metadata={"parse": parse, "live": live})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,47 +198,47 @@ class HostConfig:
 
     uplink: str = _key("auto", _interface)
     bridge: str = _key("mybr0", _interface)
-    verify: tuple[str, ...] = _key(("gateway",), _targets)
-    verify_timeout: float = _key(10.0, _duration)
-    confirm_timeout: float = _key(90.0, _duration)
+    verify: tuple[str, ...] = _key(("gateway",), _targets, live=True)
+    verify_timeout: float = _key(10.0, _duration, live=True)
+    confirm_timeout: float = _key(90.0, _duration, live=True)
 
 
 @dataclass(frozen=True, slots=True)
 class DhcpConfig:
     """[dhcp]: what the pods' DHCP clients send, and how long they wait (seconds)."""
 
-    timeout: float = _key(60.0, _duration)
-    client_id: str = _key("pod", _one_of("pod", "container", "mac"))
-    hostname: bool | str = _key(True, _host_name)
-    vendor_class: str = _key("terwayd", _text)
-    request: tuple[int, ...] = _key((), _codes)
+    timeout: float = _key(60.0, _duration, live=True)
+    client_id: str = _key("pod", _one_of("pod", "container", "mac"), live=True)
+    hostname: bool | str = _key(True, _host_name, live=True)
+    vendor_class: str = _key("terwayd", _text, live=True)
+    request: tuple[int, ...] = _key((), _codes, live=True)
     rapid_commit: bool = _key(False, _flag)
     conflict_detection: str = _key("off", _one_of("off", "fast", "full"))
-    discover_rate: int = _key(50, _rate)
-    servers: tuple[ipaddress.IPv4Address, ...] | None = _key(None, _servers)
+    discover_rate: int = _key(50, _rate, live=True)
+    servers: tuple[ipaddress.IPv4Address, ...] | None = _key(None, _servers, live=True)
 
 
 @dataclass(frozen=True, slots=True)
 class PodsConfig:
     """[pods]: the pods' interfaces and routes.  `service_cidrs` is None for "auto"."""
 
-    mac: str = _key("stable", _one_of("stable", "random"))
-    service_cidrs: tuple[Network, ...] | None = _key(None, _cidrs)
-    default_route: bool = _key(True, _flag)
-    mtu: int = _key(0, _mtu)
-    ipv6: str = _key("slaac", _one_of("slaac", "off"))
-    lost_lease: str = _key("keep", _one_of("keep", "replace", "down"))
+    mac: str = _key("stable", _one_of("stable", "random"), live=True)
+    service_cidrs: tuple[Network, ...] | None = _key(None, _cidrs, live=True)
+    default_route: bool = _key(True, _flag, live=True)
+    mtu: int = _key(0, _mtu, live=True)
+    ipv6: str = _key("slaac", _one_of("slaac", "off"), live=True)
+    lost_lease: str = _key("keep", _one_of("keep", "replace", "down"), live=True)
 
 
 @dataclass(frozen=True, slots=True)
 class CniConfig:
     """[cni]: where the container runtimes look, what follows our plugin, how long an ADD may take (seconds)."""
 
-    name: str = _key("terway", _name)
-    bin_dirs: tuple[str, ...] = _key(("/opt/cni/bin",), _paths)
-    conf_dir: str = _key("/etc/cni/net.d", _path)
-    chain: tuple[str | dict[str, Any], ...] = _key((), _chain)
-    add_timeout: float = _key(90.0, _add_timeout)
+    name: str = _key("terway", _name, live=True)
+    bin_dirs: tuple[str, ...] = _key(("/opt/cni/bin",), _paths, live=True)
+    conf_dir: str = _key("/etc/cni/net.d", _path, live=True)
+    chain: tuple[str | dict[str, Any], ...] = _key((), _chain, live=True)
+    add_timeout: float = _key(90.0, _add_timeout, live=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +258,28 @@ class Config:
     cni: CniConfig = CniConfig()
     metrics: MetricsConfig = MetricsConfig()
     path: str = DEFAULT_PATH
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload comes to: the configuration in force, what it changed, and what waits for a restart."""
+
+    config: Config
+    applied: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+def reload(running: Config, wanted: Config) -> Reload:
+    """`wanted` as far as a daemon that runs with `running` can have it; keys are named as "dhcp.timeout"."""
+    sections, applied, waiting = {}, [], []
+    for name in _SECTIONS:
+        before, after = getattr(running, name), getattr(wanted, name)
+        changed = [item for item in fields(before) if getattr(before, item.name) != getattr(after, item.name)]
+        live = [item.name for item in changed if item.metadata["live"]]
+        applied += [f"{name}.{key}" for key in live]
+        waiting += [f"{name}.{item.name}" for item in changed if item.name not in live]
+        sections[name] = replace(before, **{key: getattr(after, key) for key in live})
+    return Reload(replace(running, **sections), tuple(applied), tuple(waiting))
 
 
 _SECTIONS: dict[str, type] = {

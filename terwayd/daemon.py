@@ -1,7 +1,8 @@
 """The process: options, socket, signals, systemd; everything else is the node's.
 
-SIGTERM ends it and leaves the network and the leases as they are.  A host that cannot be taken over
-is no reason to end: the daemon says so, serves, and tries again when the network changes.
+SIGTERM ends it and leaves the network and the leases as they are; SIGHUP has it read its configuration
+again.  A host that cannot be taken over is no reason to end: the daemon says so, serves, and tries
+again when the network changes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from pathlib import Path
 
 from terwayd import __version__, config, systemd
@@ -68,12 +70,15 @@ async def run(given: argparse.Namespace) -> None:
         )
     node = Node(read_config(given.config), Store(), on_change=lambda: _show(node))
     passed = systemd.passed_socket()
-    methods = Methods(node)
+    methods = Methods(node, lambda: _reload(node, given.config))
     server = Server(passed or _listen(SOCKET), methods.handle)
     exporter = Exporter(node.config.metrics.listen, methods.metrics_page)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP, lambda: node.spawn(_reload_anyhow(node, given.config))
+    )
     server.start()
     await exporter.start()
     tasks = [asyncio.create_task(_keep_up(node)), asyncio.create_task(_watchdog(node))]
@@ -84,10 +89,10 @@ async def run(given: argparse.Namespace) -> None:
             task.result()  # a task that broke breaks the daemon; systemd starts it again
     finally:
         systemd.notify("STOPPING=1")
+        await server.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await server.close()
         exporter.close()
         await node.settled()
         if passed is None:
@@ -128,6 +133,25 @@ async def _keep_up(node: Node) -> None:
     await asyncio.Event().wait()
 
 
+async def _reload(node: Node, path: str) -> config.Reload:
+    """Read `path` again and apply what can be applied now.  TerwayError: the old configuration stays."""
+    systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        done = await node.reconfigure(read_config(path))
+    except TerwayError as error:
+        node.not_reloaded(error)
+        raise
+    finally:
+        systemd.notify("READY=1")
+        _show(node)
+    return done
+
+
+async def _reload_anyhow(node: Node, path: str) -> None:
+    with contextlib.suppress(TerwayError):  # the log has it
+        await _reload(node, path)
+
+
 def _show(node: Node) -> None:
     """The line that systemctl status shows."""
     health, pods = node.health, len(node.known_pods) if node.known_pods is not None else 0
@@ -137,13 +161,20 @@ def _show(node: Node) -> None:
 
 
 async def _watchdog(node: Node) -> None:
-    """Ping the service manager's watchdog while both the event loop and the netlink thread answer."""
+    """Ping the service manager's watchdog while both the event loop and the netlink thread answer.
+
+    That thread may be at a takeover, which takes its time; then the dead man sets the limit.
+    """
     interval = systemd.watchdog_interval()
     if interval is None:
         await asyncio.Event().wait()
         return
     while True:
-        await node.worker.call(lambda netlink: netlink.link("lo"))
+        answer = asyncio.ensure_future(node.worker.call(lambda netlink: netlink.link("lo")))
+        while not answer.done() and time.monotonic() < node.takeover.busy_until:
+            systemd.notify("WATCHDOG=1")
+            await asyncio.wait({answer}, timeout=interval)
+        await answer
         systemd.notify("WATCHDOG=1")
         await asyncio.sleep(interval)
 

@@ -65,6 +65,10 @@ class StoreError(TerwayError):
     cni_code = 5
 
 
+class NewerState(StoreError):
+    """The state database is of a newer terwayd."""
+
+
 class CniError(TerwayError):
     """A CNI call that cannot be served; `code` as in section 5 of the specification."""
 

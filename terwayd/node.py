@@ -22,11 +22,12 @@ from typing import Any
 
 from terwayd.clock import boottime
 from terwayd.cni import install
-from terwayd.config import Config, Network
+from terwayd.config import Config, Network, Reload, reload
 from terwayd.dhcp.client import FAST, FULL, Conflict, Event, Lost, NoAnswer
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.survey import Offer
 from terwayd.errors import HostError, RolledBack, TerwayError
+from terwayd.events import MENDED, NOT_READY, NOT_RELOADED, RELOADED, TAKEN_OVER, about
 from terwayd.host.drift import Limit, drift
 from terwayd.host.takeover import Standing, Takeover
 from terwayd.host.uplink import uplink_alias
@@ -92,6 +93,7 @@ class Node:
         self.host_lease: HostLease | None = None
         self._probation: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.unapplied: tuple[str, str] | None = None
 
     @property
     def bridge(self) -> str:
@@ -168,6 +170,7 @@ class Node:
                     standing.bridge,
                     standing.steps,
                     standing.milliseconds,
+                    extra=about(TAKEN_OVER),
                 )
             return standing
 
@@ -197,12 +200,7 @@ class Node:
         )
         self._attachments = Attachments(
             self.config,
-            Policy(
-                node=_link(standing.host, standing.uplink).mac,
-                client_id=self.config.dhcp.client_id,
-                mac=self.config.pods.mac,
-                hostname=bool(self.config.dhcp.hostname),
-            ),
+            _policy(self.config, _link(standing.host, standing.uplink).mac),
             engine=self.engine,
             worker=self._pods_worker,
             store=self._store,
@@ -214,7 +212,7 @@ class Node:
         await self._open_local(standing.uplink)
         await self._attachments.restore()
         self.host_lease = HostLease(
-            self.engine, self._worker, self._takeover, spawn=self._spawn, on_change=self._on_change
+            self.engine, self._worker, self._takeover, spawn=self.spawn, on_change=self._on_change
         )
         await self.host_lease.adopt(standing)
 
@@ -287,7 +285,7 @@ class Node:
         if left is not None:
             log.warning("waiting %.0f s for terwayctl confirm", max(left, 0))
             loop = asyncio.get_running_loop()
-            self._probation = loop.call_later(max(left, 0), lambda: self._spawn(self._roll_back()))
+            self._probation = loop.call_later(max(left, 0), lambda: self.spawn(self._roll_back()))
 
     async def _roll_back(self) -> None:
         try:
@@ -295,7 +293,7 @@ class Node:
         except TerwayError as error:
             log.error("rolling back: %s", error)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -350,7 +348,7 @@ class Node:
                 )
             return
         words = "; ".join(found.found)
-        log.warning("mended: %s", words)
+        log.warning("mended: %s", words, extra=about(MENDED))
         self.repairs.append((time.time(), words))
         self.metrics.repairs += 1
         if self._limit.reached(boottime()):
@@ -385,6 +383,38 @@ class Node:
             mac = bytes.fromhex(bridge.mac.replace(":", "")) if bridge is not None else bytes(6)
         return await self.engine.survey(mac, within=_SURVEY, broadcast=broadcast, first=first)
 
+    async def reconfigure(self, wanted: Config) -> Reload:
+        """Go on with `wanted` as far as it can be had without a restart; pods that run follow too.
+
+        Raises HostError, with all as it was, where the runtimes' directories cannot be written to.
+        """
+        async with self._changing:
+            done, before = reload(self.config, wanted), self.config.cni
+            config = done.config
+            if config.cni != before and self.health.condition is Condition.READY:
+                install.install_plugin(config.cni)
+                install.write_conflist(config.cni)
+                if config.cni.conf_dir != before.conf_dir:
+                    install.remove_conflist(before)
+            self.config = self._takeover.config = config
+            if self.engine is not None and self._attachments is not None:
+                self.engine.limit(config.dhcp.servers, config.dhcp.discover_rate)
+                self._attachments.reconfigure(config)
+        if done.applied:
+            log.info("%s: in force: %s", wanted.path, ", ".join(done.applied), extra=about(RELOADED))
+        self.unapplied = None
+        if done.waiting:
+            words = f"{', '.join(done.waiting)} changed in {wanted.path}, and in force after a restart only"
+            log.warning("%s", words, extra=about(NOT_RELOADED))
+            self.unapplied = (words, "systemctl restart terwayd")
+        return done
+
+    def not_reloaded(self, error: TerwayError) -> None:
+        """Tell that the configuration file is not in force."""
+        words = f"{error.message}; the configuration from before stays in force"
+        log.error("%s", words, extra=about(NOT_RELOADED))
+        self.unapplied = (words, error.hint or "systemctl reload terwayd")
+
     async def observe(self) -> tuple[Host, tuple[str, ...]]:
         """Bridge and NIC as they are now, and in what they differ from what the takeover left."""
         plan = await self._worker.call(self._takeover.standing)
@@ -407,7 +437,8 @@ class Node:
     def _become(self, condition: Condition, reason: str = "", hint: str = "") -> None:
         if (condition, reason) != (self.health.condition, self.health.reason):
             level = logging.ERROR if condition is Condition.DEGRADED else logging.INFO
-            log.log(level, "%s%s", condition.value, f": {reason}" if reason else "")
+            fields = about(NOT_READY) if condition is Condition.DEGRADED else None
+            log.log(level, "%s%s", condition.value, f": {reason}" if reason else "", extra=fields)
             self.health = Health(condition, reason, hint, time.time())
             self._on_change()
 
@@ -434,6 +465,11 @@ class Node:
             return services.from_manifest(Path(services.APISERVER_MANIFEST).read_text())
         except OSError:
             return ()
+
+
+def _policy(config: Config, node: str) -> Policy:
+    hostname = bool(config.dhcp.hostname)
+    return Policy(node, client_id=config.dhcp.client_id, mac=config.pods.mac, hostname=hostname)
 
 
 def _enslave(netlink: Netlink, name: str, bridge: int) -> None:

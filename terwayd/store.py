@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from terwayd.clock import Epoch
-from terwayd.errors import StoreError
+from terwayd.errors import NewerState, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Store:
     def _version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         if version > _VERSION:
-            raise StoreError(
+            raise NewerState(
                 f"{self.path} was written by a newer terwayd (format {version}, this one knows {_VERSION})",
                 hint=f"install that version again, or move {self.path} away: pods get new leases",
             )

@@ -15,7 +15,7 @@ from terwayd import __version__, metrics
 from terwayd.api.varlink import VarlinkError, invalid
 from terwayd.clock import boottime
 from terwayd.cni import protocol, verbs
-from terwayd.config import values
+from terwayd.config import Reload, values
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.table import State
@@ -40,8 +40,9 @@ Method = Callable[[dict[str, Any], list[int]], Awaitable[dict[str, Any]]]
 class Methods:
     """Answers calls for one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, reload: Callable[[], Awaitable[Reload]]) -> None:
         self._node = node
+        self._reload_file = reload
         self._methods: dict[str, Method] = {
             f"{INTERFACE}.Cni": self._cni,
             f"{INTERFACE}.Status": self._status,
@@ -56,6 +57,7 @@ class Methods:
             f"{INTERFACE}.Plan": self._plan,
             f"{INTERFACE}.Setup": self._setup,
             f"{INTERFACE}.Teardown": self._teardown,
+            f"{INTERFACE}.Reload": self._reload,
             f"{INTERFACE}.Confirm": self._confirm,
             f"{INTERFACE}.Rollback": self._rollback,
             f"{SERVICE}.GetInfo": self._info,
@@ -143,6 +145,8 @@ class Methods:
                 _finding("state-lost", "warning", message, "journalctl -u terwayd; terwayctl leases")
             )
         findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
+        if node.unapplied is not None:
+            findings.append(_finding("configuration", "warning", *node.unapplied))
         if node.host_lease is not None and node.host_lease.trouble:
             findings.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
         for known in node.known_pods or ():
@@ -260,6 +264,10 @@ class Methods:
         within = float(seconds or self._node.config.host.confirm_timeout) if confirm else None
         done = standing_dict(await self._node.bring_up(confirm_within=within))
         return {**done, "confirm_within": self._node.unconfirmed}
+
+    async def _reload(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        done = await self._reload_file()
+        return {"applied": list(done.applied), "waiting": list(done.waiting)}
 
     async def _confirm(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         self._node.confirm()

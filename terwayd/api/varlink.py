@@ -21,6 +21,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes: a configuration of 1 MiB, escaped
+GRACE = 10.0  # seconds for the end of calls that run when the server closes
 PATIENCE = 30.0  # seconds for a message to come or to go
 _CHUNK = 65536
 _MAX_DESCRIPTORS = 4
@@ -42,60 +43,91 @@ def invalid(parameter: str) -> VarlinkError:
 
 
 class Server:
-    """Serves one listening socket until it is closed."""
+    """Serves one listening socket until it is closed; calls that run have `grace` seconds then."""
 
-    def __init__(self, listener: socket.socket, handler: Handler, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, listener: socket.socket, handler: Handler, *, patience: float = PATIENCE, grace: float = GRACE
+    ) -> None:
         self._listener = listener
+        self._grace = grace
         self._handler = handler
         self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting: asyncio.Task[None] | None = None
+        self._idle: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def start(self) -> None:
         self._listener.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept())
+        self._listen()
 
     async def close(self) -> None:
-        """Take no more calls and end those that run."""
-        tasks = [*self._tasks, *([self._accepting] if self._accepting else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Take no more connections; those that were answered end now, the others have a while for their call.
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError as error:  # out of descriptors: those that are served give some back
-                log.warning("cannot accept a connection: %s", error)
-                await asyncio.sleep(0.1)
-                continue
-            task = asyncio.create_task(self._serve(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        Who connects after this waits in the socket for whoever serves it next.
+        """
+        self._closing = True
+        asyncio.get_running_loop().remove_reader(self._listener)
+        for task in self._idle:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._grace)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _listen(self) -> None:
+        if not self._closing:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Take one connection, in one go: none may be lost between its acceptance and its task."""
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # out of descriptors: those that are served give some back
+            log.warning("cannot accept a connection: %s", error)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            loop.call_later(0.1, self._listen)
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
         with connection:
             connection.setblocking(False)
             if _peer_uid(connection) != 0:
                 return
-            channel = _Channel(connection)
+            channel, answered = _Channel(connection), False
             try:
-                while (message := await self._message(channel)) is not None:
+                while message := await self._message(channel, answered):
                     await self._call(channel, *message)
+                    answered = True
             except (ConnectionError, TimeoutError) as error:
                 log.debug("a connection ended: %s", error or "its caller takes no answer")
             finally:
                 channel.close_descriptors()
 
-    async def _message(self, channel: _Channel) -> tuple[bytes, list[int]] | None:
-        """The next message, or None at the end: the caller's, or that of our patience with it."""
+    async def _message(self, channel: _Channel, answered: bool) -> tuple[bytes, list[int]] | None:
+        """The next message, or None at the end: the caller's, ours, or that of our patience with it.
+
+        While a caller that was answered before sends none, close() need not wait for it.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        if answered and self._closing:
+            return None
+        if answered:
+            self._idle.add(task)
         try:
             async with asyncio.timeout(self._patience):
                 return await channel.receive()
         except (TimeoutError, ValueError) as error:
             log.debug("a caller is left: %s", error or "it sends no message")
+        finally:
+            self._idle.discard(task)
         await self._send(channel, _failed(invalid("method")))
         return None
 

@@ -129,7 +129,7 @@ class Client:
         self._rng = rng
         self._rapid_commit = rapid_commit
         self._probing = probing
-        self._servers = servers  # None: any
+        self.servers = servers  # None: any
         self._why_not = why_not  # this host's own reason against an address, "" for none
         self._frames: list[bytes] = []
         self._defended = -math.inf
@@ -476,7 +476,7 @@ class Client:
         echo = message.options.get(Code.CLIENT_ID)  # RFC 6842 section 3
         if echo is not None and identity.client_id is not None and echo != identity.client_id:
             return "it is for another client identifier"
-        if self._servers is not None and message.server not in self._servers:
+        if self.servers is not None and message.server not in self.servers:
             return "dhcp.servers does not name it"
         if self.state is State.REQUESTING and (self._offer is None or message.server != self._offer.server):
             return "another server was asked"

@@ -128,6 +128,12 @@ class Engine:
         self._closed = False
         transport.on_frame = self._receive
 
+    def limit(self, servers: tuple[IPv4Address, ...] | None, discover_rate: int) -> None:
+        """From now on believe these servers only (None: any), and send so many DISCOVERs a second at most."""
+        self._servers, self._bucket = servers, Bucket(discover_rate)
+        for entry in self._entries.values():
+            entry.client.servers = servers
+
     async def acquire(
         self,
         key: Hashable,

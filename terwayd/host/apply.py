@@ -131,6 +131,8 @@ def _kill(name: str, dev: str) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+        except PermissionError:  # dhcpcd runs as a user of its own, and CAP_KILL is none of ours
+            _run(("systemd-run", "--quiet", "--wait", "--collect", "kill", "-KILL", str(pid)))
         except OSError as error:
             raise KernelError(
                 f"{name} on {dev} cannot be ended: {error.strerror}", error.errno or 0

@@ -53,7 +53,8 @@ class Takeover:
 
     def __init__(self, store: Store, config: Config) -> None:
         self._store = store
-        self._config = config
+        self.config = config
+        self.busy_until = 0.0  # monotonic time by which the dead man looks
 
     def standing(self, netlink: Netlink) -> Plan | None:
         """The plan in force in this boot, or None when the host is its own."""
@@ -68,7 +69,7 @@ class Takeover:
         host = netlink.observe()
         if current is not None:
             return Plan(current.uplink, current.bridge, drift(current, host).steps)
-        settings = self._config.host
+        settings = self.config.host
         nic = find_uplink(host, settings.uplink, settings.bridge, leased=True)
         found = find_managers.find(nic)
         if found.busy:
@@ -89,15 +90,14 @@ class Takeover:
         if self.standing(netlink) is not None:
             return self._stands(netlink)
         wanted = self.plan_setup(netlink)
-        host, settings = netlink.observe(), self._config.host
+        host, settings = netlink.observe(), self.config.host
         candidates = verify.targets(settings.verify, host, wanted.uplink)
         expected = verify.answering(candidates, host, wanted.uplink)
         record = TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted), dead_man=dead_man.name())
         self._store.write_takeover(record)
-        dead_man.arm(
-            record.dead_man,
-            _grace(wanted) + settings.verify_timeout * len(expected) + (confirm_within or 0.0),
-        )
+        needs = _grace(wanted) + settings.verify_timeout * len(expected)
+        dead_man.arm(record.dead_man, needs + (confirm_within or 0.0))
+        self.busy_until = time.monotonic() + needs
         started = time.monotonic()
         try:
             do.apply(netlink, wanted.steps)
@@ -151,7 +151,7 @@ class Takeover:
         """What teardown() would do; no steps where the host is its own."""
         record = self._store.takeover()
         if record is None or record.boot_id != epoch().boot_id:
-            return Plan("", self._config.host.bridge, ())
+            return Plan("", self.config.host.bridge, ())
         current = codec.decode(Plan, record.plan)
         return Plan(current.uplink, current.bridge, way_back(current, netlink.observe()))
 
@@ -161,11 +161,12 @@ class Takeover:
         record = self._store.takeover()
         if record is None or record.boot_id != epoch().boot_id:
             self._store.clear_takeover()
-            return Standing("", self._config.host.bridge, netlink.observe(), changed=False)
+            return Standing("", self.config.host.bridge, netlink.observe(), changed=False)
         current = codec.decode(Plan, record.plan)
         record = replace(record, state="undoing", deadline=None, dead_man=dead_man.name())
         self._store.write_takeover(record)
         dead_man.arm(record.dead_man, _grace(current))
+        self.busy_until = time.monotonic() + _grace(current)
         started = time.monotonic()
         steps = self._undo(netlink, current)
         dead_man.disarm(record.dead_man)
@@ -233,7 +234,7 @@ class Takeover:
 
     def _adopt(self, netlink: Netlink) -> None:
         """Know a takeover again whose journal is lost, by the mark on the NIC."""
-        host, bridge = netlink.observe(), self._config.host.bridge
+        host, bridge = netlink.observe(), self.config.host.bridge
         nic = adopt.uplink_of(host, bridge) if self._store.takeover() is None else None
         if nic is None:
             return
@@ -291,7 +292,7 @@ class Takeover:
         host = netlink.observe()
         if found := drift(wanted, host).found:
             raise HostError("after the last step " + "; ".join(found))
-        verify.verify(expected, host, wanted.bridge, self._config.host.verify_timeout)
+        verify.verify(expected, host, wanted.bridge, self.config.host.verify_timeout)
         return host
 
 

@@ -25,6 +25,7 @@ from terwayd.dhcp.client import Event
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.errors import CniError, TerwayError
+from terwayd.events import ATTACHED, DETACHED, about
 from terwayd.kernel import netns
 from terwayd.kernel.reaper import Reaper, is_there
 from terwayd.kernel.worker import Worker
@@ -115,6 +116,17 @@ class Attachments:
             on_change=on_change,
         )
 
+    def reconfigure(self, config: Config) -> None:
+        """Go on with `config`; the pods' interfaces follow, who they are on the LAN stays."""
+        self._config = config
+        self._policy = replace(
+            self._policy,
+            client_id=config.dhcp.client_id,
+            mac=config.pods.mac,
+            hostname=bool(config.dhcp.hostname),
+        )
+        self.upkeep.follow(config.pods.lost_lease)
+
     def __iter__(self) -> Iterator[Attachment]:
         """Those that are there now; who awaits in between meets none that has come since."""
         return iter(tuple(self._known.values()))
@@ -158,7 +170,8 @@ class Attachments:
                 self._keep_for_return(known, lease)
                 continue
             if lease is not None and self._give_back_unused(known, lease):
-                log.info("%s is gone: %s given back", known, lease.address.ip)
+                told = about(DETACHED, known, lease.address.ip)
+                log.info("%s is gone: %s given back", known, lease.address.ip, extra=told)
             await self._unplug(known)
             self._store.delete_attachment(known.key)
         await self._recover()
@@ -197,7 +210,8 @@ class Attachments:
         def give_back() -> None:
             former = self._former.pop(known.same_pod, None)
             if former is not None and self._give_back_unused(known, lease):
-                log.info("%s did not come back after the boot: %s given back", known, lease.address.ip)
+                told, ip = about(DETACHED, known, lease.address.ip), lease.address.ip
+                log.info("%s did not come back after the boot: %s given back", known, ip, extra=told)
             if known.key not in self._known:
                 self._store.delete_attachment(known.key)
 
@@ -279,7 +293,9 @@ class Attachments:
             if opened is not None:
                 opened.close()
         self._engine.announce(key)
-        log.info("%s has %s%s", wanted, lease.address, "" if is_static(lease) else f" from {lease.server}")
+        told = about(ATTACHED, wanted, lease.address.ip)
+        server = "" if is_static(lease) else f" from {lease.server}"
+        log.info("%s has %s%s", wanted, lease.address, server, extra=told)
         trace.mark("written")
         log.debug("%s: %s", wanted, trace)
         self._on_change()
@@ -395,11 +411,13 @@ class Attachments:
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._known.get(key)
             if known is not None:
+                lease = self._engine.lease(key)
                 self._give_back(known)
                 await self._unplug(known)
                 self._store.delete_attachment(key)
                 del self._known[key]
-                log.info("%s is detached", known)
+                told = about(DETACHED, known, lease.address.ip if lease is not None else "")
+                log.info("%s is detached", known, extra=told)
                 self._on_change()
             else:  # its row may be lost
                 await self._worker.call(lambda netlink: netlink.delete_link(host_ifname(key)))

@@ -20,6 +20,7 @@ from typing import Any
 from terwayd.dhcp.client import Bound, Conflict, Event, Lost, NoAnswer, Renewed
 from terwayd.dhcp.lease import Lease
 from terwayd.errors import CniError, TerwayError
+from terwayd.events import ADDRESS_CHANGED, ADDRESS_CONFLICT, LEASE_BACK, LEASE_LOST, NO_ANSWER, about
 from terwayd.kernel import netns
 from terwayd.kernel.worker import Worker
 from terwayd.pods import veth
@@ -86,6 +87,12 @@ class Upkeep:
     def detached(self, key: Key) -> None:
         self._has.pop(key, None)
 
+    def follow(self, policy: str) -> None:
+        """From now on `policy`, and what inside_of says by now."""
+        self._policy = policy
+        for has in self._has.values():
+            self._spawn(self._settle(has))
+
     def on_event(self, key: Key, event: Event) -> None:
         """Follow what happened to the lease of `key`."""
         has = self._has.get(key)
@@ -94,19 +101,23 @@ class Upkeep:
         match event:
             case Lost(reason, lease):
                 has.reason = reason
-                log.error("%s: %s; policy: %s", has.known, reason, self._policy)
+                told = about(LEASE_LOST, has.known, lease.address.ip)
+                log.error("%s: %s; policy: %s", has.known, reason, self._policy, extra=told)
                 self._written(has.known, lease)  # it is what the pod had, and asks for again
             case NoAnswer(_, reason):
                 has.silent = True
-                log.warning("%s: %s", has.known, reason)
+                told = about(NO_ANSWER, has.known, has.inside.address.ip)
+                log.warning("%s: %s", has.known, reason, extra=told)
             case Conflict(lease, mac):
                 has.conflict = f"{mac.hex(':')} uses {lease.address.ip} too"
-                log.error("%s: %s", has.known, has.conflict)
+                told = about(ADDRESS_CONFLICT, has.known, lease.address.ip)
+                log.error("%s: %s", has.known, has.conflict, extra=told)
             case Bound(lease) | Renewed(lease, _):
                 if isinstance(event, Renewed) and (changes := _changes(event.previous, lease)):
                     log.info("%s: with its renewal came %s", has.known, changes)
                 if has.reason:
-                    log.warning("%s has a lease again: %s", has.known, lease.address)
+                    told = about(LEASE_BACK, has.known, lease.address.ip)
+                    log.warning("%s has a lease again: %s", has.known, lease.address, extra=told)
                 has.reason, has.silent, has.conflict = "", False, ""
                 self._written(has.known, lease)
         self._spawn(self._settle(has))
@@ -193,7 +204,8 @@ class Upkeep:
             after = wanted if address_on else None
             await self._inside(known, lambda: veth.change(known, before, after))
             if after is not None and after.address != has.inside.address:
-                log.warning("%s has %s in place of %s", known, after.address, has.inside.address)
+                told, old = about(ADDRESS_CHANGED, known, after.address.ip), has.inside.address
+                log.warning("%s has %s in place of %s", known, after.address, old, extra=told)
         if link_up and not has.link_up:
             await self._worker.call(lambda netlink: netlink.set_link(known.host_ifname, state="up"))
         fresh = address_on and (wanted.address != has.inside.address or not has.address_on)

@@ -102,12 +102,12 @@ class Caller:
 class Running:
     """The server under test."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = PATIENCE, grace: float = 0.1) -> None:
         self.handler = Handler()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(f"\0terwayd-test-{os.getpid()}-{next(numbers)}")
         self.listener.listen(512)
-        self.server = Server(self.listener, self.handler, patience=patience)
+        self.server = Server(self.listener, self.handler, patience=patience, grace=grace)
         self.callers: list[Caller] = []
 
     async def caller(self) -> Caller:
@@ -502,6 +502,36 @@ def test_a_caller_that_goes_before_its_call_was_read() -> None:
                 await caller.send(message("echo") * 3)
                 caller.close()
             await until(lambda: len(it.server._tasks) == 0)
+
+    run(work())
+
+
+def test_closing_waits_for_calls_and_leaves_those_that_come_after_in_the_socket() -> None:
+    async def work() -> None:
+        it = Running(grace=PROMPT)
+        it.server.start()
+        running, idle = await it.caller(), await it.caller()
+        assert await idle.call("echo") == {"parameters": {}}
+        await running.send(message("hang"))
+        await until(lambda: "hang" in it.handler.calls)
+        fresh = await it.caller()  # accepted or not yet: it must be served all the same
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(it.server.close())
+        assert await idle.raw() == b""
+        late = await it.caller()
+        await fresh.send(message("echo", who="fresh"))
+        await late.send(message("echo", who="late"))
+        it.handler.release.set()
+        assert await running.reply() == {"parameters": {"released": True}}
+        await asyncio.wait_for(closing, PROMPT)
+        it.server = Server(it.listener, it.handler)
+        it.server.start()
+        assert await late.reply() == {"parameters": {"who": "late"}}
+        assert await fresh.reply() == {"parameters": {"who": "fresh"}}
+        await it.server.close()
+        for caller in it.callers:
+            caller.close()
+        it.listener.close()
 
     run(work())
 

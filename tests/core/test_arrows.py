@@ -19,7 +19,7 @@ SYSTEM = {
 PURE = [
     *("terwayd.metrics", "terwayd.health", "terwayd.dhcp.survey", "terwayd.doctor", "terwayd.doctor.checks"),
     *("terwayd.doctor.facts", "terwayd.doctor.firewall", "terwayd.doctor.lan"),
-    *("terwayd", "terwayd.codec", "terwayd.config", "terwayd.errors", "terwayd.model"),
+    *("terwayd", "terwayd.codec", "terwayd.config", "terwayd.errors", "terwayd.events", "terwayd.model"),
     *(
         "terwayd.cni",
         "terwayd.cni.asked",

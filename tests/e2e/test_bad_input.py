@@ -52,7 +52,7 @@ def test_a_configuration_that_is_wrong_ends_the_daemon(wrong: Node, text: str, e
     before = wrong.state()
     wrong.write("/etc/terway.toml", text)
     done = wrong.run("/usr/sbin/terwayd", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 78
     told = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
     assert told[0].startswith("error: /etc/terway.toml")
     assert error in told[0]
@@ -64,10 +64,10 @@ def test_a_configuration_that_is_wrong_ends_the_daemon(wrong: Node, text: str, e
 def test_a_configuration_that_cannot_be_read(wrong: Node) -> None:
     wrong.path("/etc/terway.toml").write_bytes(b'[host]\nuplink = "\xff"\n')
     done = wrong.run("/usr/sbin/terwayd", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 78
     assert "error: /etc/terway.toml cannot be read: " in done.stderr
     done = wrong.run("/usr/sbin/terwayd --config /etc", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 78
     assert "error: /etc cannot be read: " in done.stderr
 
 
