@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -54,6 +55,25 @@ def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     yield install
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def next_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same package as its next version, whose /etc/terway.toml is another one."""
+    tree = tmp_path_factory.mktemp("next") / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    for name, pattern, text in (
+        ("DEBIAN/control", r"(?m)^Version: (.*)$", r"Version: \1+next"),
+        ("usr/lib/python3/dist-packages/terwayd/__init__.py", r'(__version__ = ".*)"', r'\1+next"'),
+        ("etc/terway.toml", r"\A", "# The next version's.\n"),
+    ):
+        file = tree / name
+        file.write_text(re.sub(pattern, text, file.read_text(), count=1))
+    sums = "cd $1 && find usr -type f -exec md5sum {} + >DEBIAN/md5sums"
+    subprocess.run(["sh", "-ec", sums, "sh", tree], check=True)
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, tree.parent], check=True)
+    shutil.rmtree(tree)
+    return next(tree.parent.glob("*.deb"))
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_an_installation_starts_nothing(booted: Booted) -> None:
 def test_units_and_files_are_as_systemd_and_dpkg_want_them(booted: Booted) -> None:
     verified = booted.run("systemd-analyze verify --man=no terwayd.service terwayd.socket", check=False)
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
-    booted.run("systemd-analyze security --threshold=27 terwayd.service")
+    booted.run("systemd-analyze security --threshold=26 terwayd.service")
     assert booted.run("dpkg --verify terwayd").stdout == ""
     assert booted.run("dpkg-query -W -f '${Conffiles}' terwayd").stdout.split()[0] == "/etc/terway.toml"
     for path in ("/usr/sbin/terwayd", "/usr/bin/terwayctl", "/usr/lib/cni/cni-terway"):
@@ -230,30 +230,6 @@ def test_a_stopped_daemon_stays_stopped_whoever_calls(booted: Booted, lan: Lan) 
     assert before.diff(network(booted)) == []
     booted.systemctl("enable", "--now", "terwayd")
     assert_ready(booted)
-
-
-@pytest.mark.long
-def test_a_daemon_that_hangs_is_replaced(booted: Booted, lan: Lan) -> None:
-    enable(booted)
-    hung = main_pid(booted)
-    booted.run(f"kill -STOP {hung}")
-    eventually(lambda: main_pid(booted) not in (0, hung), 90, "the watchdog has the daemon replaced", 0.5)
-    eventually(lambda: booted.run("terwayctl status", check=False).returncode == 0, 20, "ready")
-    assert_bridged(booted, lan)
-
-
-def test_an_upgrade_restarts_the_daemon_and_not_the_socket(booted: Booted, lan: Lan) -> None:
-    enable(booted)
-    pod = attach(booted, lan)
-    before, since = main_pid(booted), booted.property("terwayd.socket", "ActiveEnterTimestampMonotonic")
-    with lan.host.probe(pod.address) as probe:
-        booted.run("dpkg -i /root/terwayd.deb", timeout=120)
-    assert main_pid(booted) not in (0, before)
-    assert booted.property("terwayd.socket", "ActiveEnterTimestampMonotonic") == since
-    assert probe.loss is not None
-    assert probe.loss.lost == [], probe.loss
-    assert_ready(booted)
-    assert_attached(pod, lan)
 
 
 def test_teardown_and_purge_leave_nothing(booted: Booted, lan: Lan) -> None:
