@@ -132,7 +132,7 @@ def _kill(name: str, dev: str) -> None:
         except ProcessLookupError:
             continue
         except PermissionError:  # dhcpcd runs as a user of its own, and CAP_KILL is none of ours
-            _run(("systemd-run", "--quiet", "--wait", "--collect", "kill", "-KILL", str(pid)))
+            _run(("systemd-run", "--quiet", "--wait", "--collect", "/bin/sh", "-c", f"kill -KILL {pid}"))
         except OSError as error:
             raise KernelError(
                 f"{name} on {dev} cannot be ended: {error.strerror}", error.errno or 0
