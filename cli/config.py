@@ -53,7 +53,7 @@ def check(client: Client, *, file: str = "", as_json: bool = False) -> int:
                 f" is {toml(change['file'])} there, but terwayd runs with {toml(change['running'])}",
             )
         if changes:
-            page.line("    → systemctl restart terwayd")
+            page.line("    → systemctl reload terwayd")
         page.show()
     return DEGRADED if changes else 0
 

@@ -120,6 +120,7 @@ CASES = {
         5,
         json=False,
     ),
+    "reload": Case("reload", {"Reload": {"applied": ["dhcp.timeout"], "waiting": ["host.bridge"]}}),
     "confirm": Case("confirm", {"Confirm": {}}),
     "rollback": Case("rollback", {"Rollback": DONE}),
     "teardown": Case("teardown", {"Teardown": DONE}),
