@@ -28,7 +28,7 @@ demo:
 	@$(PYTHON) -m tests.demo $(if $(KEEP),--keep)
 
 bench:
-	@packaging/need $(LAB) containernetworking-plugins
+	@packaging/need $(LAB) containernetworking-plugins mmdebstrap
 	@$(PYTHON) -m tests.bench $(ROUNDS)
 
 test: deb

@@ -28,6 +28,7 @@ class DhcpConfig:
 
     first: str = "192.168.77.100"
     last: str = "192.168.77.200"
+    mask: str = "255.255.255.0"
     lease: str = "2m"
     router: str | None = "192.168.77.1"
     dns: str | None = "192.168.77.1"
@@ -37,7 +38,7 @@ class DhcpConfig:
     extra: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
-        """dnsmasq's command line, as long as the network is a /24."""
+        """dnsmasq's command line."""
         words = [
             "dnsmasq",
             "--keep-in-foreground",
@@ -54,7 +55,7 @@ class DhcpConfig:
             "--log-facility=-",
         ]
         words += [f"--dhcp-leasefile={LEASES}", "--pid-file="]
-        words += [f"--dhcp-range={self.first},{self.last},255.255.255.0,{self.lease}"]
+        words += [f"--dhcp-range={self.first},{self.last},{self.mask},{self.lease}"]
         words += [f"--dhcp-option=3,{self.router}" if self.router else "--dhcp-option=3"]
         words += [f"--dhcp-option=6,{self.dns}"] if self.dns else []
         words += [f"--domain={self.domain}"] if self.domain else []

@@ -281,6 +281,8 @@ class Process:
                 ProcessLookupError, LabError
             ):  # it may end between the look and the signal
                 os.kill(self.pid, number)
+        if number == signal.SIGCONT and self.running:
+            self._nsenter.send_signal(number)  # it stops itself together with its child
 
     def wait(self, timeout: float = 10.0) -> int:
         """Wait for its end and return the exit code."""
