@@ -24,7 +24,7 @@ from terwayd.config import Config, Network
 from terwayd.dhcp.client import Event
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
-from terwayd.errors import CniError, TerwayError
+from terwayd.errors import CniError, DhcpError, TerwayError
 from terwayd.events import ATTACHED, DETACHED, about
 from terwayd.kernel import netns
 from terwayd.kernel.reaper import Reaper, is_there
@@ -106,6 +106,7 @@ class Attachments:
         self._former: dict[str, IPv4Address] = {}
         self._reaper = Reaper()
         self._deleting: set[asyncio.Task[None]] = set()
+        self._cut_short: dict[Attachment, asyncio.Future[None]] = {}
         self.upkeep = Upkeep(
             config.pods.lost_lease,
             worker=worker,
@@ -169,10 +170,13 @@ class Attachments:
             if lease is not None and record.epoch.boot_id != now.boot_id:
                 self._keep_for_return(known, lease)
                 continue
-            if lease is not None and self._give_back_unused(known, lease):
+            await self._unplug(known)
+            if lease is None:
+                self._cut_short[known] = asyncio.ensure_future(self._ask_back(known))
+                continue
+            if self._give_back_unused(known, lease):
                 told = about(DETACHED, known, lease.address.ip)
                 log.info("%s is gone: %s given back", known, lease.address.ip, extra=told)
-            await self._unplug(known)
             self._store.delete_attachment(known.key)
         await self._recover()
 
@@ -199,6 +203,20 @@ class Attachments:
             log.error(
                 "%s of %s is of a pod that nothing else is known of: delete that pod", link.name, link.alias
             )
+
+    async def _ask_back(self, known: Attachment) -> None:
+        """The process ended during this ADD: what the server may have given it is asked for again, and given back."""
+        key = ("", *known.key)
+        try:
+            with contextlib.suppress(DhcpError):
+                await self._engine.acquire(
+                    key, known.identity(self._config.dhcp), timeout=self._config.dhcp.timeout
+                )
+                log.info("the ADD of %s was cut short: its lease is given back", known)
+            self._engine.release(key)
+            self._store.delete_attachment(known.key)
+        finally:
+            del self._cut_short[known]
 
     def _keep_for_return(self, known: Attachment, lease: Lease) -> None:
         """A pod of an earlier boot: it comes back in a new sandbox, and asks for the address it had.
@@ -380,6 +398,10 @@ class Attachments:
         Both are one client to the DHCP server, so the lease stays, and is not released with the old,
         unless the new one asks for another address.
         """
+        for cut, asking in list(self._cut_short.items()):
+            if cut.key == wanted.key or cut.same_pod == wanted.same_pod:  # the lease is wanted again
+                asking.cancel()
+                await _ended(asking)
         for older in [known for known in self._known.values() if known.same_pod == wanted.same_pod]:
             log.info("%s has a new sandbox: its old interface %s goes", wanted, older.host_ifname)
             if (adding := self._adding.get(older.key)) is not None:
@@ -402,7 +424,10 @@ class Attachments:
         await asyncio.shield(task)
 
     async def settled(self) -> None:
-        """Return when no DEL runs any more."""
+        """Return when no DEL runs any more; what may go on in the next run of the process stops."""
+        for asking in list(self._cut_short.values()):
+            asking.cancel()
+            await _ended(asking)
         await asyncio.gather(*self._deleting, return_exceptions=True)
 
     async def _delete(self, key: Key) -> None:
