@@ -15,7 +15,7 @@ LAB := iproute2 iputils-ping kmod nftables procps psmisc util-linux dnsmasq-base
 	python3-pyroute2 python3-typer python3-systemd python3-rich
 TESTS := $(LAB) python3-pytest python3-pytest-xdist python3-hypothesis python3-jsonschema python3-yaml mmdebstrap systemd-container tcpdump \
 	containerd runc podman busybox-static curl containernetworking-plugins \
-	kea-dhcp4-server isc-dhcp-server udhcpd
+	kea-dhcp4-server isc-dhcp-server udhcpd faketime
 BUILD := build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
 	bash-completion lintian
 BESIDE := --numprocesses 3 --dist loadfile

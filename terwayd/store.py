@@ -86,7 +86,10 @@ class Store:
         except sqlite3.OperationalError as error:
             raise self._failed("open", error) from None
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}", hint="terwayd runs as root") from None
+            raise StoreError(
+                f"cannot open {path}: {error.strerror}",
+                hint=f"findmnt -T {path.parent}; ls -ld {path.parent}",
+            ) from None
 
     def _open_or_replace(self) -> sqlite3.Connection:
         try:

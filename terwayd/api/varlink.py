@@ -199,7 +199,7 @@ class _Channel:
     async def _fill(self) -> None:
         await self._ready(self._loop.add_reader, self._loop.remove_reader)
         try:
-            data, descriptors, _, _ = socket.recv_fds(
+            data, descriptors, flags, _ = socket.recv_fds(
                 self._connection, _CHUNK, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
@@ -210,6 +210,9 @@ class _Channel:
         self._ended = not data
         if len(self._buffer) > MAX_MESSAGE or len(self._descriptors) > _MAX_DESCRIPTORS:
             raise ValueError("a message is too long")
+        if flags & socket.MSG_CTRUNC:
+            log.warning("a call is not served: no descriptor is free for the one that came with it")
+            raise ConnectionError("a descriptor was lost")
 
     async def send(self, data: bytes) -> None:
         await self._loop.sock_sendall(self._connection, data)

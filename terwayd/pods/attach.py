@@ -24,7 +24,7 @@ from terwayd.config import Config, Network
 from terwayd.dhcp.client import Event
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
-from terwayd.errors import CniError, DhcpError, TerwayError
+from terwayd.errors import CniError, DhcpError, StoreError, TerwayError
 from terwayd.events import ATTACHED, DETACHED, about
 from terwayd.kernel import netns
 from terwayd.kernel.reaper import Reaper, is_there
@@ -112,7 +112,7 @@ class Attachments:
             worker=worker,
             lease_of=engine.lease,
             inside_of=self._inside_of,
-            written=self._write,
+            written=self._note,
             announce=engine.announce,
             on_change=on_change,
         )
@@ -389,7 +389,7 @@ class Attachments:
         self._give_back(wanted)
         if plugged:
             await self._unplug(wanted)
-        self._store.delete_attachment(wanted.key)
+        self._strike(wanted.key)
         self._known.pop(wanted.key, None)
 
     async def _replace_older(self, wanted: Attachment, wish: Wish) -> None:
@@ -413,7 +413,7 @@ class Attachments:
                 self._give_back(older)
             self._engine.forget(older.key)
             await self._unplug(older)
-            self._store.delete_attachment(older.key)
+            self._strike(older.key)
             self._known.pop(older.key, None)
 
     async def delete(self, key: Key) -> None:
@@ -439,7 +439,7 @@ class Attachments:
                 lease = self._engine.lease(key)
                 self._give_back(known)
                 await self._unplug(known)
-                self._store.delete_attachment(key)
+                self._strike(key)
                 del self._known[key]
                 told = about(DETACHED, known, lease.address.ip if lease is not None else "")
                 log.info("%s is detached", known, extra=told)
@@ -486,6 +486,20 @@ class Attachments:
         """What the engine tells of the client of `key`."""
         if key in self._known and key not in self._adding:
             self.upkeep.on_event(key, event)
+
+    def _note(self, known: Attachment, lease: Lease) -> None:
+        """Write what has become of the lease; the pod goes on with it also where that fails."""
+        try:
+            self._write(known, lease)
+        except StoreError as error:
+            log.error("%s; %s would go on with older times after a restart", error, known)
+
+    def _strike(self, key: Key) -> None:
+        """Take the row out; one that must stay, on a full disk, has no pod, as the next start finds."""
+        try:
+            self._store.delete_attachment(key)
+        except StoreError as error:
+            log.error("%s; the row of a pod that is gone stays until the next start", error)
 
     def _write(self, known: Attachment, lease: Lease | None) -> None:
         record = AttachmentRecord(codec.encode(known), lease.to_dict() if lease else None, epoch())

@@ -57,7 +57,7 @@ class Lan:
         self.host = self._start(Machine("host"))
         for machine in self.machines:
             machine.wait()
-        self._wire("link add lan type bridge mcast_snooping 0 forward_delay 0 stp_state 0", "link set lan up")
+        self.wire("link add lan type bridge mcast_snooping 0 forward_delay 0 stp_state 0", "link set lan up")
         self._plug(self.gateway)
         self._address(self.gateway, 1, gateway=False)
         self.gateway.ip(f"addr add {WORLD4}/32 dev lo", f"addr add {WORLD6}/128 dev lo")
@@ -71,7 +71,7 @@ class Lan:
         self.machines.append(machine)
         return machine
 
-    def _wire(self, *commands: str) -> None:
+    def wire(self, *commands: str) -> None:
         # Only the switch's network is entered, not its processes: `netns PID` below means a PID as seen from here.
         Place("switch", ("nsenter", "-t", str(self.switch.pid), "--net", "--")).ip(*commands)
 
@@ -79,7 +79,7 @@ class Lan:
         number = self.machines.index(machine)
         mac = mac or f"52:54:00:77:00:{number:02x}"
         port = f"port{number}"
-        self._wire(
+        self.wire(
             f"link add {port} mtu {mtu} type veth peer name eth0 address {mac} mtu {mtu} netns {machine.pid}",
             f"link set {port} master lan up",
         )
@@ -102,6 +102,9 @@ class Lan:
             if gateway:
                 commands.append(f"route add default via {NET6}:1 dev eth0")
         machine.ip(*commands)
+        if ipv6:  # the kernel makes an address's own route in its own time
+            own = f"ip -6 route show table local {NET6}:{number}"
+            eventually(lambda: machine.run(own).stdout, 5.0, f"{NET6}:{number} is in use", 0.005)
 
     def node(
         self,
@@ -152,11 +155,11 @@ class Lan:
 
     def unplug(self, machine: Machine) -> None:
         """Take the machine's cable out of the switch (its carrier goes)."""
-        self._wire(f"link set port{self.machines.index(machine)} down")
+        self.wire(f"link set port{self.machines.index(machine)} down")
 
     def replug(self, machine: Machine) -> None:
         """Put it in again."""
-        self._wire(f"link set port{self.machines.index(machine)} up")
+        self.wire(f"link set port{self.machines.index(machine)} up")
 
     def report(self) -> list[tuple[str, str]]:
         """What the daemons and the DHCP server logged, by title, for a report of a failure."""
