@@ -87,6 +87,8 @@ def _page(status: dict[str, Any]) -> Page:
         )
     if status["pods"]:
         page.item(["  dhcp    "], _dhcp(status["pods"]))
+    for rule in status.get("rules", []):
+        page.item(["  rules   "], f"{rule['where']}: {rule['what']}")
     page.item(["  config  "], status["config"])
     for finding in status["findings"]:
         _finding(page, finding)

@@ -23,6 +23,9 @@ IFA_F_PERMANENT = 0x80
 IFA_F_NOPREFIXROUTE = 0x200
 RTNH_F_ONLINK = 4
 
+NFT_TABLE = "terwayd"
+NFT_FAMILIES = ("bridge", "inet")  # in each of them there is one table of ours
+
 
 @dataclass(frozen=True, slots=True)
 class Link:

@@ -22,7 +22,7 @@ from typing import Any
 
 from terwayd.clock import boottime
 from terwayd.cni import install
-from terwayd.config import Config, Network, Reload, reload
+from terwayd.config import Config, Reload, reload
 from terwayd.dhcp.client import FAST, FULL, Conflict, Event, Lost, NoAnswer
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.survey import Offer
@@ -38,8 +38,9 @@ from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
 from terwayd.metrics import Metrics
 from terwayd.model import Host, Link
-from terwayd.pods import services
 from terwayd.pods.attach import Attachments, Lan
+from terwayd.pods.cluster import ServiceRanges
+from terwayd.pods.firewall import Firewall
 from terwayd.pods.identity import Key, Policy
 from terwayd.pods.routes import Node as PodsNode
 from terwayd.store import Store
@@ -83,6 +84,8 @@ class Node:
         self._worker = Worker()
         self._pods_worker = Worker()  # so that no ADD waits for a look at the host
         self._takeover = Takeover(store, config)
+        self.firewall = Firewall(config.host.bridge, antispoof=False, on_repair=self._repaired)
+        self._ranges = ServiceRanges(config.pods.service_cidrs, on_found=lambda: self.spawn(self._serve()))
         self._attachments: Attachments | None = None
         self._changing = asyncio.Lock()
         self._tried = asyncio.Event()
@@ -151,6 +154,7 @@ class Node:
                     await self._start_pods(standing)
                 else:
                     await self._replug()
+                    await self.firewall.up(services=self._attachments.served)
                 install.install_plugin(self.config.cni)
                 install.write_conflist(self.config.cni)
             except TerwayError as error:
@@ -205,12 +209,16 @@ class Node:
             worker=self._pods_worker,
             store=self._store,
             lan=_lan(standing.host, standing.bridge),
-            service_cidrs=self._service_cidrs,
+            service_cidrs=lambda: self._ranges.known,
+            firewall=self.firewall,
             on_change=self._on_change,
         )
         transport.port_of = self._attachments.port_of
         await self._open_local(standing.uplink)
+        self._ranges.look()
         await self._attachments.restore()
+        await self.firewall.up(self._attachments.ports(), services=self._attachments.served)
+        self.spawn(self._ranges.search())
         self.host_lease = HostLease(
             self.engine, self._worker, self._takeover, spawn=self.spawn, on_change=self._on_change
         )
@@ -242,6 +250,7 @@ class Node:
                     await pods.delete(known.key)
             install.remove_conflist(self.config.cni)
             self._stop_pods()
+            self.firewall.down()
             if self._probation is not None:
                 self._probation.cancel()
             try:
@@ -349,8 +358,7 @@ class Node:
             return
         words = "; ".join(found.found)
         log.warning("mended: %s", words, extra=about(MENDED))
-        self.repairs.append((time.time(), words))
-        self.metrics.repairs += 1
+        self._repaired(words)
         if self._limit.reached(boottime()):
             self.fighting = True
             self._become(
@@ -358,6 +366,10 @@ class Node:
                 f"{words}, again and again: another manager of the NIC?",
                 "stop the other manager, then terwayctl setup",
             )
+
+    def _repaired(self, words: str) -> None:
+        self.repairs.append((time.time(), words))
+        self.metrics.repairs += 1
 
     async def _replug(self) -> None:
         """After a repair: the bridge may be another one, and the uplink too."""
@@ -396,10 +408,13 @@ class Node:
                 install.write_conflist(config.cni)
                 if config.cni.conf_dir != before.conf_dir:
                     install.remove_conflist(before)
+            if config.pods.service_cidrs != self.config.pods.service_cidrs:
+                self._ranges.configure(config.pods.service_cidrs)
             self.config = self._takeover.config = config
             if self.engine is not None and self._attachments is not None:
                 self.engine.limit(config.dhcp.servers, config.dhcp.discover_rate)
                 self._attachments.reconfigure(config)
+                self.spawn(self._ranges.search())
         if done.applied:
             log.info("%s: in force: %s", wanted.path, ", ".join(done.applied), extra=about(RELOADED))
         self.unapplied = None
@@ -430,6 +445,7 @@ class Node:
     def close(self) -> None:
         """End without touching host, pods or leases."""
         self._stop_pods()
+        self.firewall.close()
         self._worker.close()
         self._pods_worker.close()
         self._store.close()
@@ -458,13 +474,10 @@ class Node:
         node = self._attachments.lan.node
         return {node.address: "which is this node's own", node.gateway: "which is the gateway's"}.get(ip, "")
 
-    def _service_cidrs(self) -> tuple[Network, ...]:
-        if self.config.pods.service_cidrs is not None:
-            return self.config.pods.service_cidrs
-        try:
-            return services.from_manifest(Path(services.APISERVER_MANIFEST).read_text())
-        except OSError:
-            return ()
+    async def _serve(self) -> None:
+        """The Service ranges are known from now on."""
+        if self._attachments is not None:
+            await self._attachments.serve()
 
 
 def _policy(config: Config, node: str) -> Policy:

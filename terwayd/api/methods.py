@@ -118,6 +118,7 @@ class Methods:
             "host": _host(host, node.bridge),
             "pods": [{key: pod[key] for key in _POD_KEYS} for pod in leases],
             "findings": findings,
+            "rules": [{"where": where, "what": what} for where, what in node.firewall.rules()],
             "config": node.config.path,
         }
 
@@ -149,6 +150,7 @@ class Methods:
             findings.append(_finding("configuration", "warning", *node.unapplied))
         if node.host_lease is not None and node.host_lease.trouble:
             findings.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
+        findings += [_finding(t.code, t.severity, t.message, t.hint) for t in node.firewall.trouble]
         for known in node.known_pods or ():
             trouble = node.known_pods.upkeep.trouble(known.key) if node.known_pods is not None else None
             if trouble is not None:

@@ -23,7 +23,7 @@ from terwayd.host.managers import hold
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
 from terwayd.host.steps import AddAddress, AddRoute, Release, Run, Step, StopClient, undo
 from terwayd.host.uplink import find_uplink
-from terwayd.kernel import local
+from terwayd.kernel import firewall, local
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.sysctl import read_sysctls
 from terwayd.model import Host
@@ -260,6 +260,7 @@ class Takeover:
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
         """Lead back.  HostError, with the takeover as it was, when the NIC cannot get back what it had."""
         local.remove(netlink)
+        firewall.remove(current.bridge)
         steps = way_back(current, netlink.observe())
         leaves = next((n for n, step in enumerate(steps) if isinstance(step, Release)), len(steps))
         if refused := self._insist(netlink, steps[:leaves]):

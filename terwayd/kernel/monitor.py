@@ -1,4 +1,4 @@
-"""A doorbell for the host's network: rings when a link, an address or a route has changed.
+"""A doorbell for the host's network: rings when a link, an address or a route has changed, or whatever is asked for.
 
 Its messages are never read as data, so that none that is lost is missed: who hears it looks for
 himself.  A burst rings once.
@@ -20,15 +20,17 @@ _DEBOUNCE = 0.2
 class Monitor:
     """Calls `on_change` in the event loop, at most every 0.2 s, until it is closed."""
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, on_change: Callable[[], None], protocol: int = socket.NETLINK_ROUTE, groups: int = _GROUPS
+    ) -> None:
         self._on_change = on_change
         self.vanished = False
         """Whether an interface has gone, or messages were lost, since this was last set to False."""
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.setblocking(False)
-        self._socket.bind((0, _GROUPS))
+        self._socket.bind((0, groups))
         self._loop.add_reader(self._socket, self._drain)
 
     def _drain(self) -> None:

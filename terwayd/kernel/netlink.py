@@ -129,7 +129,17 @@ class Netlink:
             self._ipr.link("add", ifname=name, kind="bridge", address=mac, mtu=mtu, **options)
 
     def add_veth(
-        self, name: str, peer: str, *, netns: int, mac: str, peer_mac: str, mtu: int, bridge: int, alias: str
+        self,
+        name: str,
+        peer: str,
+        *,
+        netns: int,
+        mac: str,
+        peer_mac: str,
+        mtu: int,
+        bridge: int,
+        alias: str,
+        hairpin: bool = False,
     ) -> None:
         """A veth pair, its end `name` here and up in the bridge, its end `peer` in the namespace `netns`.
 
@@ -139,7 +149,7 @@ class Netlink:
         self._requests.send(pair)
         # The kernel takes no alias in the creating message.  A port has no business with IPv6.
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
-        self._requests.send(requests.set_link(name, alias=alias, up=True))
+        self._requests.send(requests.set_link(name, alias=alias), requests.set_port(name, hairpin=hairpin))
 
     def add_pair(self, name: str, peer: str, *, mtu: int) -> None:
         """A veth pair with both ends here, down."""
@@ -151,6 +161,10 @@ class Netlink:
         shown = " ".join(f"{key} {value}" for key, value in values.items())
         with _told(f"bridge link set dev {name} {shown}"):
             self._ipr.link("set", index=self.index(name), kind="bridge_slave", **values)
+
+    def set_hairpin(self, name: str) -> None:
+        """Let a port of a bridge send back what came from it."""
+        self._requests.send(requests.set_port(name, hairpin=True))
 
     def delete_link(self, name: str) -> None:
         """Delete an interface, which may be gone already."""

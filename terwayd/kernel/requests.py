@@ -24,7 +24,8 @@ _ERROR: Final = 2
 _SOL_NETLINK, _CAP_ACK = 270, 10
 _IFF_UP: Final = 0x1
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _IFALIAS, _GROUP, _NET_NS_FD = 1, 3, 4, 10, 18, 20, 27, 28
-_KIND, _DATA, _PEER = 1, 2, 1
+_KIND, _DATA, _PEER, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 1, 4, 5
+_BRPORT_MODE, _BRPORT_GUARD = 4, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _TABLE_MAIN, _PROTO_BOOT, _UNICAST, _SCOPE_LINK, _ONLINK = 254, 3, 1, 253, 4
@@ -61,6 +62,18 @@ def set_link(
     body += _number(_MTU, mtu) if mtu else b""
     body += _number(_GROUP, group) if group else b""
     return Request(f"ip link set {name}{' up' if up else ''}", _NEWLINK, 0, body, fine)
+
+
+def set_port(name: str, *, hairpin: bool) -> Request:
+    """A port of a bridge, up: it takes no part in a spanning tree; `hairpin`: it may hear what it sent itself."""
+    data = b"".join(
+        _attribute(kind, bytes([on])) for kind, on in ((_BRPORT_GUARD, 1), (_BRPORT_MODE, hairpin))
+    )
+    info = _text(_SLAVE_KIND, "bridge") + _attribute(_SLAVE_DATA, data)
+    body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + _text(_IFNAME, name) + _attribute(_LINKINFO, info)
+    return Request(
+        f"bridge link set dev {name} guard on hairpin {'on' if hairpin else 'off'}", _NEWLINK, 0, body
+    )
 
 
 def delete_link(name: str) -> Request:

@@ -27,10 +27,12 @@ from terwayd.dhcp.lease import Lease
 from terwayd.errors import CniError, DhcpError, StoreError, TerwayError
 from terwayd.events import ATTACHED, DETACHED, about
 from terwayd.kernel import netns
+from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.reaper import Reaper, is_there
 from terwayd.kernel.worker import Worker
 from terwayd.model import Link
 from terwayd.pods import cached, veth
+from terwayd.pods.firewall import Firewall
 from terwayd.pods.identity import (
     Attachment,
     Key,
@@ -42,6 +44,7 @@ from terwayd.pods.identity import (
     is_host_end,
 )
 from terwayd.pods.routes import Node, PodRoute, pod_routes
+from terwayd.pods.ruleset import Port
 from terwayd.pods.static import is_static, is_taken, static_lease
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
@@ -89,6 +92,7 @@ class Attachments:
         store: Store,
         lan: Lan,
         service_cidrs: Callable[[], tuple[Network, ...]],
+        firewall: Firewall,
         on_change: Callable[[], None],
     ) -> None:
         self._config = config
@@ -98,6 +102,7 @@ class Attachments:
         self._store = store
         self.lan = lan
         self._service_cidrs = service_cidrs
+        self._firewall = firewall
         self._on_change = on_change
         self._known: dict[Key, Attachment] = {}
         self._adding: dict[Key, asyncio.Task[Any]] = {}
@@ -114,6 +119,7 @@ class Attachments:
             inside_of=self._inside_of,
             written=self._note,
             announce=engine.announce,
+            allow=lambda known, *addresses: firewall.admit(self._port(known, *addresses)),
             on_change=on_change,
         )
 
@@ -283,9 +289,7 @@ class Attachments:
             self._write(wanted, None)
             trace.mark("discover")
             plugging = asyncio.ensure_future(
-                self._worker.call(
-                    veth.plug, wanted, descriptor, bridge=self.lan.bridge.index, mtu=self.lan.bridge.mtu
-                )
+                self._worker.call(self._plug, wanted, descriptor, self.lan.bridge)
             )
             try:
                 await asyncio.shield(plugging)
@@ -300,7 +304,7 @@ class Attachments:
             trace.mark("lease")
             mtu = min(mtu, lease.mtu or mtu)
             inside = self._inside_of(wanted, lease)
-            await _to_its_end(self._worker.call(veth.configure, opened, inside))
+            await _to_its_end(self._worker.call(self._configure, wanted, opened, inside))
             trace.mark("address")
             self._write(wanted, lease)
             self.upkeep.attached(wanted, lease)
@@ -318,6 +322,33 @@ class Attachments:
         log.debug("%s: %s", wanted, trace)
         self._on_change()
         return Attached(wanted, lease, inside.routes, mtu, self.lan.bridge.mac)
+
+    @property
+    def served(self) -> bool:
+        """Whether any of the pods has a way to Services."""
+        return bool(self._service_cidrs()) or any(known.service_cidrs for known in self)
+
+    def ports(self) -> list[Port]:
+        """What the pods that are attached may send."""
+        attached = [(known, self.upkeep.inside(known.key)) for known in self]
+        return [self._port(known, inside.address.ip) for known, inside in attached if inside is not None]
+
+    def _port(self, known: Attachment, *addresses: IPv4Address) -> Port:
+        ipv6 = self._config.pods.ipv6 == "slaac"
+        return Port(known.host_ifname, known.mac, addresses, ipv6=ipv6, guarded=known.antispoof)
+
+    def _plug(self, netlink: Netlink, known: Attachment, descriptor: int, bridge: Link) -> None:
+        if known.service_cidrs:
+            self._firewall.serve()
+        self._firewall.admit(self._port(known))  # first: the pod may send as soon as it has its end
+        hairpin = self._firewall.services
+        veth.plug(netlink, known, descriptor, bridge=bridge.index, mtu=bridge.mtu, hairpin=hairpin)
+
+    def _configure(
+        self, netlink: Netlink, known: Attachment, opened: veth.Opened, inside: veth.Inside
+    ) -> None:
+        self._firewall.admit(self._port(known, inside.address.ip))
+        veth.configure(netlink, opened, inside)
 
     async def _lease(self, wanted: Attachment, wish: Wish) -> Lease:
         """A lease of the address that is asked for, or of the one that the pod had, or of any."""
@@ -342,6 +373,9 @@ class Attachments:
         if not with_prefix:
             address = IPv4Interface((address.ip, self.lan.prefix))
         others = [lease for known in self._known.values() if (lease := self._engine.lease(known.key))]
+        await self._worker.call(
+            lambda _: self._firewall.admit(self._port(wanted, address.ip))
+        )  # so that it may ask
         taken = any(lease.address.ip == address.ip for lease in others) or await netns.run(
             descriptor, lambda: is_taken(wanted.ifname, wanted.mac, address.ip)
         )
@@ -389,6 +423,8 @@ class Attachments:
         self._give_back(wanted)
         if plugged:
             await self._unplug(wanted)
+        else:
+            await self._dismiss(wanted)
         self._strike(wanted.key)
         self._known.pop(wanted.key, None)
 
@@ -477,10 +513,22 @@ class Attachments:
     async def _unplug(self, known: Attachment) -> None:
         self.upkeep.detached(known.key)
         await self._reaper.delete(known.host_ifname)
+        await self._dismiss(known)
+
+    async def _dismiss(self, known: Attachment) -> None:
+        await self._worker.call(lambda _: self._firewall.dismiss(known.host_ifname))
 
     def close(self) -> None:
         """Wait until the kernel has finished with what was detached."""
         self._reaper.close()
+
+    async def serve(self) -> None:
+        """From now on there are Services: what is attached already gets its way to them."""
+        await self._worker.call(lambda _: self._firewall.serve())
+        for known in list(self):
+            with contextlib.suppress(TerwayError):  # a pod that comes or goes at this moment
+                await self._worker.call(Netlink.set_hairpin, known.host_ifname)
+        self.upkeep.follow(self._config.pods.lost_lease)
 
     def on_event(self, key: Key, event: Event) -> None:
         """What the engine tells of the client of `key`."""

@@ -38,6 +38,7 @@ class Attachment:
     client_id: str
     hostname: str
     service_cidrs: tuple[IPv4Network, ...] = ()
+    antispoof: bool = True
 
     @property
     def key(self) -> Key:

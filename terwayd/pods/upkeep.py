@@ -68,10 +68,12 @@ class Upkeep:
         inside_of: Callable[[Attachment, Lease], Inside],
         written: Callable[[Attachment, Lease], None],
         announce: Callable[[Key], None],
+        allow: Callable[..., None],
         on_change: Callable[[], None],
     ) -> None:
         self._policy = policy
         self._announce = announce
+        self._allow = allow
         self._worker = worker
         self._lease_of = lease_of
         self._inside_of = inside_of
@@ -202,7 +204,10 @@ class Upkeep:
         if (wanted, address_on) != (has.inside, has.address_on) and not (not link_up and not address_on):
             before = has.inside if has.address_on else None
             after = wanted if address_on else None
+            goes, comes = ({inside.address.ip} if inside is not None else set() for inside in (before, after))
+            await self._worker.call(lambda _: self._allow(known, *(goes | comes)))
             await self._inside(known, lambda: veth.change(known, before, after))
+            await self._worker.call(lambda _: self._allow(known, *comes))
             if after is not None and after.address != has.inside.address:
                 told, old = about(ADDRESS_CHANGED, known, after.address.ip), has.inside.address
                 log.warning("%s has %s in place of %s", known, after.address, old, extra=told)

@@ -29,7 +29,9 @@ class Inside:
     mtu: int = 0
 
 
-def plug(netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, mtu: int) -> None:
+def plug(
+    netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, mtu: int, hairpin: bool = False
+) -> None:
     """Make the veth pair, one end in the bridge, the other in the namespace `netns`; in the netlink thread.
 
     Raises CniError when the pod has an interface of that name already, or the bridge is gone.
@@ -44,6 +46,7 @@ def plug(netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, m
             mtu=mtu,
             bridge=bridge,
             alias=str(attachment)[:255],
+            hairpin=hairpin,
         )
     except KernelError as error:
         if error.errno != errno.EEXIST:
@@ -52,7 +55,7 @@ def plug(netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, m
             raise
         if netlink.link(attachment.host_ifname) is not None:  # left by an ADD that never ended
             netlink.delete_link(attachment.host_ifname)
-            plug(netlink, attachment, netns, bridge=bridge, mtu=mtu)
+            plug(netlink, attachment, netns, bridge=bridge, mtu=mtu, hairpin=hairpin)
             return
         raise CniError(
             4,

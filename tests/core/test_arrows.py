@@ -33,7 +33,7 @@ PURE = [
     *("terwayd.host.adopt", "terwayd.host.drift", "terwayd.host.words"),
     *("terwayd.host.lease", "terwayd.host.managers"),
     *("terwayd.host.steps", "terwayd.host.uplink", "terwayd.pods", "terwayd.pods.identity"),
-    *("terwayd.pods.cached", "terwayd.pods.routes", "terwayd.pods.services"),
+    *("terwayd.pods.cached", "terwayd.pods.routes", "terwayd.pods.ruleset", "terwayd.pods.services"),
 ]
 DOORS = {"pyroute2": "terwayd.kernel.netlink", "systemd": "terwayd.systemd", "rich": "cli.render"}
 # What a package may import of terwayd beside itself: what begins like one of these.

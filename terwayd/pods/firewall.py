@@ -1,0 +1,216 @@
+"""The node's rules in nftables, kept as they shall be: by each attach and detach, and against other hands.
+
+A doorbell rings after every transaction of anybody; whether anything of ours has become different is then looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from terwayd.clock import boottime
+from terwayd.errors import KernelError, TerwayError
+from terwayd.events import MENDED, about
+from terwayd.host.drift import Limit
+from terwayd.kernel import iptables
+from terwayd.kernel.monitor import Monitor
+from terwayd.kernel.nftables import GROUP, NETLINK_NETFILTER, Chain, Nftables
+from terwayd.model import NFT_FAMILIES, NFT_TABLE
+from terwayd.pods.ruleset import Port, in_words, keys_of, ruleset
+from terwayd.pods.upkeep import Trouble
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_INTERVAL = 30.0  # seconds, for what no doorbell tells of: legacy iptables
+
+
+class Firewall:
+    """The rules of one node.  What blocks says so; the rest is for the event loop's thread."""
+
+    def __init__(self, bridge: str, *, antispoof: bool, on_repair: Callable[[str], None]) -> None:
+        self._bridge = bridge
+        self._antispoof = antispoof
+        self.services = False
+        """Whether Services are served, so that the way back of their answers matters."""
+        self._on_repair = on_repair
+        self._ports: dict[str, Port] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
+        self._alone = threading.Lock()  # over the socket, and what is known of the kernel's rules
+        self._socket: Nftables | None = None
+        self._handles: dict[str, tuple[bytes, ...]] = {}
+        self._generation = -1
+        self._accepting: list[str] = []
+        self._limit = Limit()
+        self._rung = asyncio.Event()
+        self._monitor: Monitor | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._trouble: tuple[Trouble, ...] = ()
+
+    @property
+    def trouble(self) -> tuple[Trouble, ...]:
+        """What is not as it should be."""
+        if not self.services or Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() != "0":
+            return self._trouble
+        message = "net.ipv4.ip_forward is 0: pods reach no Service"
+        return (
+            *self._trouble,
+            Trouble("no-forwarding", "warning", message, "sysctl -w net.ipv4.ip_forward=1"),
+        )
+
+    def rules(self) -> list[tuple[str, str]]:
+        """For status: where rules of ours stand, and what they do."""
+        if self._keeping is None:
+            return []
+        guarded = sum(port.guarded for port in self._ports.values())
+        told = in_words(self._bridge, antispoof=self._antispoof, services=self.services, guarded=guarded)
+        accepts = f"what comes and leaves by {self._bridge} is accepted where the default is to drop"
+        return told + [(place, accepts) for place in self._accepting]
+
+    async def up(self, ports: Iterable[Port] = (), *, services: bool) -> None:
+        """Have the rules, for these pods besides those that were admitted, and keep them."""
+        self._ports |= {port.name: port for port in ports}
+        self.services = self.services or services
+        await self._do(self._load)
+        if self._keeping is None:
+            self._monitor = Monitor(self._rung.set, NETLINK_NETFILTER, GROUP)
+            self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
+    def serve(self) -> None:
+        """There are Services from now on.  Blocking, in any thread."""
+        with self._alone:
+            if not self.services:
+                self.services = True
+                self._guarded(self._load_alone)
+
+    def admit(self, port: Port) -> None:
+        """Have a pod's port hold to what `port` says, from the time when this returns.  Blocking, in any thread."""
+        with self._alone:
+            before = self._ports.get(port.name)
+            self._ports[port.name] = port
+            self._change(before, port)
+
+    def dismiss(self, name: str) -> None:
+        """Forget a port that is gone.  Blocking, in any thread."""
+        with self._alone:
+            if (before := self._ports.pop(name, None)) is not None:
+                self._change(before, None)
+
+    def down(self) -> None:
+        """Keep nothing any more; what is there stays."""
+        if self._monitor is not None and self._keeping is not None:
+            self._monitor.close()
+            self._keeping.cancel()
+        self._monitor = self._keeping = None
+        self._trouble = ()
+
+    def close(self) -> None:
+        self.down()
+        self._thread.shutdown(wait=True)
+        if self._socket is not None:
+            self._socket.close()
+
+    # What blocks.
+
+    @property
+    def _nftables(self) -> Nftables:
+        if self._socket is None:
+            self._socket = Nftables()
+        return self._socket
+
+    def _change(self, before: Port | None, after: Port | None) -> None:
+        if not (self._antispoof or self.services):
+            return
+        old, new = (port.keys() if port is not None else {} for port in (before, after))
+        removed = {key: old[key] - new.get(key, frozenset()) for key in old}
+        added = {key: new[key] - old.get(key, frozenset()) for key in new}
+        try:
+            self._nftables.change("bridge", NFT_TABLE, removed, added)
+            self._generation += 1
+        except (KernelError, OSError):
+            self._guarded(self._load_alone)  # somebody else was at it
+
+    def _guarded(self, work: Callable[[], T]) -> T | None:
+        """`work`; what the kernel refuses is the node's trouble, and not the pod's."""
+        try:
+            return work()
+        except (TerwayError, OSError) as error:
+            message, hint = str(error), getattr(error, "hint", "") or "nft list ruleset"
+            if message not in {trouble.message for trouble in self._trouble}:
+                log.error("%s", message)
+            self._trouble = (Trouble("rules", "error", message, hint),)
+            return None
+
+    def _load(self) -> None:
+        with self._alone:
+            self._load_alone()
+
+    def _load_alone(self) -> None:
+        """All of it anew, in one transaction."""
+        self._generation = self._nftables.generation() + 1
+        ports = self._ports.values()
+        self._nftables.load(ruleset(self._bridge, ports, antispoof=self._antispoof, services=self.services))
+        self._handles = {family: self._nftables.rules(family, NFT_TABLE) for family in NFT_FAMILIES}
+        self._settle()
+
+    def _settle(self) -> list[str]:
+        """Others' rules: what was changed there."""
+        self._accepting, changed = iptables.settle(self._bridge)
+        chains = self._nftables.forwarding()
+        trouble = [
+            _dropped(chain, self._bridge) for chain in chains if chain.drops and not iptables.has(chain)
+        ]
+        self._trouble = tuple(trouble)
+        return changed
+
+    def _look(self) -> list[str]:
+        """What had become different, and is mended now."""
+        with self._alone:
+            generation = self._nftables.generation()
+            if generation != self._generation:
+                if not self._stands():
+                    self._load_alone()
+                    return [f"rules of the nftables tables {NFT_TABLE} were gone"]
+                self._generation = generation
+            return self._settle()
+
+    def _stands(self) -> bool:
+        for family in NFT_FAMILIES:
+            if self._nftables.rules(family, NFT_TABLE) != self._handles.get(family):
+                return False
+        wanted = keys_of(self._ports.values()) if self._antispoof or self.services else {}
+        return all(self._nftables.keys("bridge", NFT_TABLE, key) == wanted[key] for key in wanted)
+
+    # In the event loop.
+
+    async def _do(self, work: Callable[[], T]) -> T | None:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._rung.wait(), _INTERVAL)
+            self._rung.clear()
+            for words in await self._do(self._look) or ():
+                log.warning("mended: %s", words, extra=about(MENDED))
+                self._on_repair(words)
+                if self._limit.reached(boottime()):
+                    log.error("%s, again and again: looked at every %.0f s for now", words, _INTERVAL)
+                    await asyncio.sleep(_INTERVAL)
+
+
+def _dropped(chain: Chain, bridge: str) -> Trouble:
+    where = f"{chain.family} {chain.table} {chain.name}"
+    return Trouble(
+        "forward-dropped",
+        "warning",
+        f"the nftables chain {where} drops by default: pods may reach no Service, and with br_netfilter nobody",
+        f'nft insert rule {where} iifname "{bridge}" oifname "{bridge}" accept',
+    )

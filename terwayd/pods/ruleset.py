@@ -1,0 +1,197 @@
+"""What terwayd has nftables do, as text for `nft -f` and as the keys of its sets.  Pure.
+
+Two tables, both called terwayd, replaced in one transaction.  `bridge terwayd` sees what pods send before anything
+else does; no rule of it is a pod's own: the pods are elements of sets, which change with each of them.
+`inet terwayd` makes the way back of a Service's answer lead through this node again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from terwayd.model import NFT_FAMILIES, NFT_TABLE
+
+_SETS = {
+    "ports": "type ifname",
+    "macs": "type ifname . ether_addr",
+    "leased": "type ifname . ether_addr . ipv4_addr",
+    "assigned": "typeof iifname . ether saddr . @nh,64,128",
+    "identifiers": "typeof iifname . ether saddr . @nh,128,64",
+}
+SETS = tuple(_SETS)
+
+# Where the answer would go from backend to pod directly, as on one LAN it does, nobody knew the backend's address.
+_RETURN_PATH = """
+    chain return_path {{
+        type nat hook postrouting priority srcnat + 10
+        iifname "{bridge}" oifname "{bridge}" ct status dnat masquerade
+    }}"""
+
+_SERVICES = """
+    chain to_pods {
+        type filter hook output priority 0
+        oifname "tw*" icmp type redirect drop
+    }
+    chain back_to_the_sender {
+        type filter hook forward priority 0
+        meta pkttype { broadcast, multicast } oifname . ether saddr @macs drop
+    }"""
+
+# Each chain ends in `refuse`: what is not understood, a tagged frame or a malformed header, is not the pod's to send.
+_ANTISPOOF = """
+    counter refused { comment "frames that were not the pods' to send" }
+    chain from_pods {
+        type filter hook prerouting priority -350
+        iifname @ports goto pod
+    }
+    chain refuse {
+        counter name refused drop
+    }
+    chain pod {
+        ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f goto refuse
+        ether type vmap { ip : goto ipv4, arp : goto arp_message, ip6 : goto ipv6 }
+        goto refuse
+    }
+    chain ipv4 {
+        iifname . ether saddr . ip saddr @leased goto ipv4_own
+        goto refuse
+    }
+    chain ipv4_own {
+        meta l4proto != udp accept
+        udp sport 67 goto refuse
+        udp dport 67 goto refuse
+        meta l4proto udp accept
+        goto refuse
+    }
+    chain arp_message {
+        arp htype != 1 goto refuse
+        arp ptype != ip goto refuse
+        arp hlen != 6 goto refuse
+        arp plen != 4 goto refuse
+        iifname . ether saddr @macs goto arp_own
+        goto refuse
+    }
+    chain arp_own {
+        iifname . arp saddr ether . arp saddr ip @leased accept
+        arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @leased accept
+        goto refuse
+    }
+    chain ipv6 {
+        iifname . ether saddr . @nh,128,64 @identifiers goto ipv6_own
+        iifname . ether saddr . @nh,64,128 @assigned goto ipv6_own
+        ip6 saddr :: iifname . ether saddr @macs goto ipv6_unspecified
+        goto refuse
+    }
+    chain ipv6_own {
+        ip6 nexthdr vmap { 0 : goto multicast_listener, 43 : goto refuse, 60 : goto refuse }
+        frag nexthdr { 0, 43, 44, 60 } goto refuse
+        meta l4proto icmpv6 goto icmpv6_own
+        meta l4proto != udp accept
+        udp sport 547 goto refuse
+        meta l4proto udp accept
+        goto refuse
+    }
+    chain icmpv6_own {
+        icmpv6 type vmap { nd-router-advert : goto refuse, nd-redirect : goto refuse, nd-neighbor-advert : goto target }
+        accept
+    }
+    chain ipv6_unspecified {
+        ip6 nexthdr 0 goto multicast_listener
+        icmpv6 type nd-router-solicit accept
+        icmpv6 type nd-neighbor-solicit goto target
+        goto refuse
+    }
+    chain target {
+        iifname . ether saddr . @th,128,64 @identifiers accept
+        iifname . ether saddr . @th,64,128 @assigned accept
+        goto refuse
+    }
+    chain multicast_listener {
+        icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } accept
+        goto refuse
+    }"""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The host's end of a pod's veth, and what the pod may send through it.  `guarded` False: anything."""
+
+    name: str
+    mac: str
+    addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    ipv6: bool = True
+    guarded: bool = True
+
+    def keys(self) -> dict[str, frozenset[bytes]]:
+        """Its elements, by set."""
+        mac = bytes.fromhex(self.mac.replace(":", ""))
+        name = self.name.encode().ljust(16, b"\0")
+        own = name + mac + bytes(2)  # each part of a key fills whole words
+        found = {"macs": {own}}
+        if self.guarded:
+            found["ports"] = {name}
+            for address in self.addresses:
+                key = "leased" if address.version == 4 else "assigned"
+                found.setdefault(key, set()).add(own + address.packed)
+            if self.ipv6:
+                found["identifiers"] = {own + interface_identifier(mac)}
+        return {key: frozenset(found.get(key, ())) for key in SETS}
+
+
+def interface_identifier(mac: bytes) -> bytes:
+    """What the kernel makes a pod's IPv6 addresses of: the modified EUI-64 of RFC 4291, appendix A."""
+    return bytes([mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]])
+
+
+def keys_of(ports: Iterable[Port]) -> dict[str, set[bytes]]:
+    """The elements of all `ports`, by set."""
+    found: dict[str, set[bytes]] = {key: set() for key in SETS}
+    for port in ports:
+        for key, elements in port.keys().items():
+            found[key] |= elements
+    return found
+
+
+def ruleset(bridge: str, ports: Iterable[Port], *, antispoof: bool, services: bool) -> str:
+    """Both tables as they shall be; one that has nothing to do is not there."""
+    tables = dict.fromkeys(NFT_FAMILIES, "")
+    if antispoof or services:
+        elements = keys_of(ports)
+        tables["bridge"] = "".join(_set(key, elements[key]) for key in SETS)
+        tables["bridge"] += (_ANTISPOOF if antispoof else "") + (_SERVICES if services else "")
+    if services:
+        tables["inet"] = _RETURN_PATH.format(bridge=bridge)
+    return "".join(
+        f"table {family} {NFT_TABLE}\ndelete table {family} {NFT_TABLE}\n"
+        + (f"table {family} {NFT_TABLE} {{{body}\n}}\n" if body else "")
+        for family, body in tables.items()
+    )
+
+
+def _set(name: str, elements: set[bytes]) -> str:
+    listed = ", ".join(sorted(_element(key) for key in elements))
+    return f"\n    set {name} {{ {_SETS[name]}; {f'elements = {{ {listed} }}; ' if listed else ''}}}"
+
+
+def _element(key: bytes) -> str:
+    name, mac, rest = key[:16].rstrip(b"\0").decode(), key[16:22], key[24:]
+    parts = [f'"{name}"'] + ([mac.hex(":")] if mac else [])
+    if rest:
+        parts.append(str(IPv4Address(rest)) if len(rest) == 4 else f"0x{rest.hex()}")
+    return " . ".join(parts)
+
+
+def in_words(bridge: str, *, antispoof: bool, services: bool, guarded: int) -> list[tuple[str, str]]:
+    """For status: each table, and what its rules do."""
+    told = []
+    if services:
+        told.append(
+            (f"inet {NFT_TABLE}", f"what a Service sends back out of {bridge} gets the node's own address")
+        )
+        told.append((f"bridge {NFT_TABLE}", "no ICMP redirect goes to a pod"))
+    if antispoof:
+        what = f"{guarded} pod{'s' if guarded != 1 else ''}"
+        told.append((f"bridge {NFT_TABLE}", f"{what} held to their own MAC and leased addresses"))
+    return told
