@@ -14,6 +14,7 @@ from typing import cast
 
 import pytest
 
+from tests.booted import roots
 from tests.booted.booted import Booted
 from tests.booted.test_package import (
     assert_attached,
@@ -82,6 +83,7 @@ def version(machine: Booted) -> str:
     return str(json.loads(machine.run("terwayctl status --json", check=False).stdout)["version"])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("booted", ["bookworm", "trixie"], indirect=True)
 def test_twenty_pods_outlive_whatever_becomes_of_the_package(
     booted: Booted, lan: Lan, next_package: Path
@@ -211,3 +213,50 @@ def downgrade(machine: Booted, lan: Lan, address: IPv4Address) -> None:
     assert probe.loss is not None
     assert probe.loss.lost == [], probe.loss
     assert_ready(machine)
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_a_root_without_systemd_is_as_it_was_before(suite: str, package: Path, next_package: Path) -> None:
+    """As piuparts does it: install, upgrade, remove, purge where nothing runs, and the files compared."""
+    with Booted("chroot", roots.root(suite)) as root:
+        root.prepare(f"apt-get install -y --no-install-recommends {' '.join(roots.AVAILABLE)}")
+        shutil.copyfile(package, root.path("/root/terwayd.deb"))
+        shutil.copyfile(next_package, root.path("/root/next.deb"))
+        assert root.prepare("test -d /run/systemd/system || echo no systemd") == "no systemd\n"
+        before = files(root)
+        root.prepare("apt-get install -y /root/terwayd.deb && dpkg --verify terwayd")
+        installed = files(root)
+        assert {"/usr/sbin/terwayd", "/usr/lib/systemd/system/terwayd.service", CONFIG} <= installed.keys()
+        new = installed.keys() - before.keys()
+        assert not [
+            path for path in new if path.startswith(("/etc/systemd", "/etc/cni", "/opt", "/var/lib/terwayd"))
+        ]
+        root.prepare(f"{APT} /root/next.deb && dpkg --verify terwayd")
+        assert {path for path in files(root) if "__pycache__" not in path} == {
+            path for path in installed if "__pycache__" not in path
+        }
+        root.prepare("apt-get remove -y terwayd")
+        kept = files(root).items() - before.items()
+        assert {path for path, _ in kept if not path.startswith("/var/lib/")} == {CONFIG}
+        root.prepare("apt-get purge -y terwayd")
+        assert files(root) == before
+
+
+def files(root: Booted) -> dict[str, str]:
+    """Every file with its kind, mode, owner and size, save what dpkg, apt and their logs have."""
+    skipped = (
+        "/proc",
+        "/sys",
+        "/dev",
+        "/run",
+        "/tmp",
+        "/var/lib/dpkg",
+        "/var/lib/apt",
+        "/var/cache",
+        "/var/log",
+    )
+    pruned = " -o ".join(f"-path {path}" for path in skipped)
+    listed = root.prepare(
+        f"find / -xdev \\( {pruned} \\) -prune -o -not -type d -printf '%p %y %m %u %s %l\\n' -o -printf '%p %y %m %u\\n'"
+    )
+    return dict(line.split(" ", 1) for line in listed.splitlines() if " " in line)
