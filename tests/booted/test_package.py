@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import cast
 
 import pytest
 
+from tests.booted import roots
 from tests.booted.booted import Booted
 from tests.lab import Lan, Node, Place, Pod, ShimError, eventually
 from tests.lab.machine import CHECKOUT, ENVIRONMENT
@@ -277,3 +280,24 @@ def leftovers(machine: Booted) -> list[str]:
         "\\( -name '*terway*' \\) -print; systemctl list-units --all --no-legend --plain '*terway*'"
     ).stdout
     return found.splitlines()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_debians_own_test_runner_is_content(suite: str, package: Path, lan: Lan) -> None:
+    """autopkgtest, as Debian's CI calls it, on a machine that has it; packaging/deb/tests are the tests."""
+    with Booted("ci", roots.root(suite, ("autopkgtest", "dpkg-dev", "dnsmasq-base"))) as machine:
+        machine.interfaces()
+        shutil.copyfile(package, machine.path("/root/terwayd.deb"))
+        machine.prepare(
+            "apt-get install -y --no-install-recommends /root/terwayd.deb; systemctl disable dnsmasq"
+        )
+        shutil.copytree(CHECKOUT / "packaging/deb", machine.path("/root/tree/debian"))
+        machine.boot(lan)
+        command = "autopkgtest --ignore-restrictions=isolation-container --no-built-binaries /root/terwayd.deb /root/tree -- null"
+        done = machine.run(command, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.findall(r"(?m)^(\w+) +(PASS|FAIL|SKIP)", done.stdout) == [
+            ("smoke", "PASS"),
+            ("node", "PASS"),
+        ]
