@@ -364,6 +364,8 @@ class Engine:
         if data[12:14] == b"\x08\x06":
             self._receive_arp(data)
             return
+        if frame.xid(data) not in self._asking and not self._surveys:
+            return  # most are for others, and a flood must cost little
         datagram = frame.parse(data, checksum_ready=checksum_ready)
         if datagram is None or datagram.destination_port != frame.CLIENT_PORT:
             return

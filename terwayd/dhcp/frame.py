@@ -130,6 +130,12 @@ def parse(frame: bytes | memoryview, *, checksum_ready: bool = True) -> Datagram
     )
 
 
+def xid(frame: bytes | memoryview) -> int:
+    """The transaction of the DHCP message in a frame that the filter let through, read before anything is checked."""
+    at = _ETHERNET.size + (frame[14] & 0x0F) * 4 + _UDP.size + 4 if len(frame) > 14 else 0
+    return int.from_bytes(frame[at : at + 4], "big")
+
+
 @dataclass(frozen=True, slots=True)
 class Arp:
     """An ARP packet: who says so (`mac`), for which address (empty for a probe), and whom it is about."""

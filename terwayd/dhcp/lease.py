@@ -92,8 +92,8 @@ class Lease:
         """The lease that `to_dict` wrote; ValueError when it is not one."""
         try:
             return cls(
-                address=IPv4Interface(data["address"]),
-                server=IPv4Address(data["server"]),
+                address=IPv4Interface(str(data["address"])),
+                server=IPv4Address(str(data["server"])),
                 server_mac=bytes.fromhex(data["server_mac"].replace(":", "")),
                 routers=tuple(IPv4Address(router) for router in data["routers"]),
                 routes=tuple(
@@ -105,13 +105,13 @@ class Lease:
                 search=tuple(str(name) for name in data["search"]),
                 mtu=None if data["mtu"] is None else int(data["mtu"]),
                 ntp=tuple(IPv4Address(server) for server in data["ntp"]),
-                acquired=float(data["acquired"]),
+                acquired=_time(data["acquired"], never=False),
                 renew_at=_time(data["renew_at"]),
                 rebind_at=_time(data["rebind_at"]),
                 expires_at=_time(data["expires_at"]),
                 extra=tuple((int(code), bytes.fromhex(raw)) for code, raw in data.get("extra", ())),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a lease: {error!r}") from error
 
 
@@ -218,5 +218,10 @@ def _finite(time: float) -> float | None:
     return time if math.isfinite(time) else None
 
 
-def _time(value: float | None) -> float:
-    return math.inf if value is None else float(value)
+def _time(value: float | None, *, never: bool = True) -> float:
+    """A time that was written down; ValueError when it is none, for what is no number would never come."""
+    if value is None and never:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no time")
+    return float(value)

@@ -68,6 +68,8 @@ _NO_BRIDGE: Final = "the NIC is not under the bridge"
 
 
 def _daemon(facts: Facts) -> Verdict:
+    if facts.told is None and facts.bridge is None:
+        return unknown("terwayd does not run, and the NIC is as it was", "systemctl enable --now terwayd")
     if facts.told is None:
         return error("terwayd does not answer", "systemctl start terwayd")
     worst = sorted(facts.told, key=lambda told: not told.error)

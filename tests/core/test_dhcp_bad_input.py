@@ -6,23 +6,26 @@ Each case is named for what it does; the CVE numbers are those of the clients th
 from __future__ import annotations
 
 import gc
+import json
 import math
 import os
 import random
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
 from terwayd.dhcp import frame
 from terwayd.dhcp import options as opt
 from terwayd.dhcp.client import Bound, Client, State
-from terwayd.dhcp.lease import LeaseError, lease_from
+from terwayd.dhcp.lease import Lease, LeaseError, lease_from
 from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.packet import MAX_SIZE, Message, PacketError
-from tests.core.test_dhcp_client import IP, MAC, OTHER, POD, SERVER, SERVER_MAC, Middle, reply, sent
+from tests.core.test_dhcp_client import IP, MAC, OTHER, POD, SERVER, SERVER_MAC, Middle, a_lease, reply, sent
 
 HEAD = bytes(
     Message(2, 7, MAC, yiaddr=IP, options={Code.MESSAGE_TYPE: b"\5", Code.SERVER_ID: SERVER.packed}).encode()
@@ -235,6 +238,71 @@ def test_a_server_that_answers_for_the_wrong_client() -> None:
     it.receive(reply(discover, Kind.OFFER), SERVER_MAC, 0.2)
     it.receive(reply(sent(it).message, Kind.ACK), SERVER_MAC, 0.3)
     assert [type(event) for event in it.events()] == [Bound]
+
+
+@pytest.mark.parametrize("key", list(a_lease().to_dict()))
+def test_a_stored_lease_that_was_tampered_with(key: str) -> None:
+    """CVE-2021-25217: what comes from the disk is looked at like what comes from the LAN."""
+    good = a_lease().to_dict()
+    numbers: list[Any] = [None, True, -1, 2**80, 1e300, math.inf, math.nan]
+    for value in [*numbers, "", "\x1b[2J", "9" * 5000, [], [[]], [1], {}, [None]]:
+        try:
+            lease = Lease.from_dict(json.loads(json.dumps(good | {key: value})))
+        except ValueError:
+            continue
+        times = (lease.acquired, lease.renew_at, lease.rebind_at, lease.expires_at)
+        assert not any(math.isnan(time) for time in times)
+        lease.to_dict()
+
+
+@pytest.mark.parametrize("code", [2, 43, 77, 82, 90, 97, 108, 116, 118, 124, 125, 162, 212, 224, 254])
+@pytest.mark.parametrize("size", [0, 1, 4, 17, 255])
+def test_options_that_are_not_understood(code: int, size: int) -> None:
+    """CVE-2016-2148 (6RD), CVE-2016-1503, 82 of relays: they change nothing, whatever is in them."""
+    plain = lease_from(ack({}), server_mac=SERVER_MAC, sent=0.0)
+    for raw in (bytes(size), b"\xff" * size):
+        assert lease_from(ack({code: raw}), server_mac=SERVER_MAC, sent=0.0) == plain
+
+
+@pytest.mark.parametrize("raw", [b"", b"\0", b"\xff", b"\0pod\0", b"\0po", b"\xff" * 255])
+def test_client_identifiers_that_are_not_ours(raw: bytes) -> None:
+    """CVE-2012-3571: a malformed one; RFC 6842: only who sent ours back means us."""
+    it = Client(POD, Middle(1))
+    it.start(0.0)
+    it.receive(reply(sent(it).message, Kind.OFFER, more={Code.CLIENT_ID: raw}), SERVER_MAC, 0.1)
+    assert (it.state, it.outbox()) == (State.SELECTING, [])
+
+
+@pytest.mark.parametrize("flags", [0, 1, 0x7FFF, 0x8000, 0xFFFF])
+def test_flags_of_every_kind(flags: int) -> None:
+    """CVE-2014-6060: a client that a reply's flags brought down."""
+    it = Client(POD, Middle(1))
+    it.start(0.0)
+    it.receive(replace(reply(sent(it).message, Kind.OFFER), flags=flags), SERVER_MAC, 0.1)
+    assert it.state is State.REQUESTING
+
+
+def test_an_empty_reply() -> None:
+    """netavark's issue 618: one that came just after a restart."""
+    assert parsed(b"") is None
+    assert frame.parse(framed(b"")) is not None, "a datagram of no bytes is one"
+
+
+@pytest.mark.parametrize("server", ["1.1.1.1", "127.0.0.1", "255.255.255.255", "224.0.0.1"])
+def test_a_server_that_names_itself_wrongly(server: str) -> None:
+    """A renewal that cannot arrive: at T2 all servers are asked."""
+    it = Client(POD, Middle(1))
+    it.start(0.0)
+    it.receive(reply(sent(it).message, Kind.OFFER, server=IPv4Address(server)), SERVER_MAC, 0.0)
+    it.receive(reply(sent(it).message, Kind.ACK, server=IPv4Address(server)), SERVER_MAC, 0.0)
+    assert it.lease is not None
+    it.tick(it.lease.renew_at)
+    assert it.outbox()[-1].dst_ip == IPv4Address(server)
+    it.tick(it.lease.rebind_at)
+    request = it.outbox()[-1]
+    assert (it.state, request.dst_ip) == (State.REBINDING, IPv4Address("255.255.255.255"))
+    it.receive(reply(request.message, Kind.ACK), SERVER_MAC, it.lease.rebind_at)
+    assert it.state is State.BOUND
 
 
 def whole() -> bytes:

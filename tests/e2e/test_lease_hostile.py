@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,12 @@ def begin(machine: Machine, how: str, address: str) -> None:
     file = str(CHECKOUT / "tests/interop/hostile.py")
     machine.spawn([PYTHON, "-IS", file, how, address], "/var/log/hostile")
     eventually(lambda: "serves" in machine.read("/var/log/hostile"), 5.0, "the hostile server serves")
+
+
+def resident(pid: int) -> int:
+    """KiB in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def test_a_third_of_the_frames_is_lost() -> None:
@@ -178,7 +185,7 @@ def test_what_a_server_says_reaches_nothing_unescaped() -> None:
         (lease,) = node.api("Leases")["leases"]
         assert (lease["domain"], lease["search"]) == ("", [])
         assert lease["options"] == {str(code): hostile.WORDS.hex() for code in sorted(codes, key=codes.index)}
-        shown = [node.terwayctl("leases", "web-0").stdout, node.terwayctl("leases", "--json").stdout]
+        shown = [node.terwayctl("leases", "show", "web-0").stdout, node.terwayctl("leases", "--json").stdout]
         eventually(lambda: "lease-lost" in findings(node), 8.0, "the renewal is refused", 0.05)
         shown += [node.terwayctl("status", check=False).stdout, findings(node)["lease-lost"], node.log()]
         shown += [node.terwayctl("status", "--json", check=False).stdout]
@@ -224,3 +231,32 @@ def test_a_server_that_answers_for_the_wrong_client() -> None:
         assert {one["server"] for one in node.api("Leases")["leases"]} == {lan.gateway_ip}
         assert findings(node) == {}
         assert "lost" not in node.log()
+
+
+def test_a_flood_of_offers_that_nobody_asked_for() -> None:
+    """Twenty thousand a second: pods get their leases and keep them, and the daemon answers and does not grow."""
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1")
+        node.start_daemon().wait_ready()
+        Kea(lan.gateway, Range(seconds=10)).start()
+        node.pod("first").add()
+        assert node.daemon is not None
+        before = resident(node.daemon.pid)
+        begin(lan.host, "flood", lan.host_ip)
+        pods = [node.pod(f"web-{n}") for n in range(5)]
+        for pod in pods:
+            pod.add()
+            assert pod.seconds < 10.0
+        first = {one["name"]: one["acquired"] for one in node.api("Leases")["leases"]}
+        eventually(
+            lambda: all(one["acquired"] > first[one["name"]] + 2 for one in node.api("Leases")["leases"]),
+            15.0,
+            "all are renewed",
+            0.3,
+        )
+        assert {one["server"] for one in node.api("Leases")["leases"]} == {lan.gateway_ip}
+        assert resident(node.daemon.pid) < before + 8192
+        received = node.ip_json("-s link show dev eth0")[0]["stats64"]["rx"]["packets"]
+        print(f"{received} frames came; ADD took {[round(pod.seconds, 3) for pod in pods]} s")
+        assert received > 10_000, "no flood"
+        assert findings(node) == {}

@@ -188,7 +188,7 @@ def test_two_messages_where_the_server_knows_how(bare: Lan, knows: bool) -> None
         assert f"{pod.address} " in bare.gateway.read(server.leases)
         (lease,) = node.api("Leases")["leases"]
         assert bytes.fromhex(lease["options"]["66"]).rstrip(b"\0") == b"boot.example"
-        assert "option 66  boot.example" in node.terwayctl("leases", "web-0").stdout
+        assert "option 66  boot.example" in node.terwayctl("leases", "show", "web-0").stdout
         assert bare.host.ping(pod.address)
         pod.delete()
         eventually(lambda: not bare.gateway.read(server.leases).strip(), 2.0, "the server has it back")

@@ -6,7 +6,8 @@ numbers are those of runtime/v1/api.proto (Kubernetes).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -33,6 +34,7 @@ class Cri:
 
     def __init__(self, containerd: Containerd) -> None:
         self._node = containerd.node
+        self._numbers = itertools.count()
 
     def network_ready(self) -> Condition:
         """What makes a Kubernetes node Ready or not, as far as the network goes."""
@@ -42,11 +44,24 @@ class Cri:
                 return Condition(status, text(condition, 3), text(condition, 4))
         raise LabError("the runtime told no condition NetworkReady")
 
-    def run_sandbox(self, namespace: str, name: str, attempt: int = 0) -> str:
-        """RunPodSandbox, and the sandbox's ID; kubelet counts `attempt` up with each sandbox of a pod."""
+    def run_sandbox(
+        self,
+        namespace: str,
+        name: str,
+        attempt: int = 0,
+        *,
+        annotations: Mapping[str, str] | None = None,
+        ports: Mapping[int, int] | None = None,
+    ) -> str:
+        """RunPodSandbox, and the sandbox's ID; kubelet counts `attempt` up with each sandbox of a pod.
+
+        `ports` are TCP ports of the host and of the pod.
+        """
         metadata = message((1, name), (2, f"uid-of-{name}"), (3, namespace), (4, attempt))
         linux = message((1, f"{cgroup.PARENT}/{name}"))
-        config = message((1, metadata), (2, name), (3, f"/var/log/pods/{name}"), (8, linux))
+        parts: list[tuple[int, bytes]] = [(7, message(*enumerate(p, 1))) for p in (annotations or {}).items()]
+        parts += [(5, message((2, inside), (3, outside))) for outside, inside in (ports or {}).items()]
+        config = message((1, metadata), (2, name), (3, f"/var/log/pods/{name}"), *parts, (8, linux))
         return text(self._call("RunPodSandbox", (1, config)), 1)
 
     def address(self, sandbox: str) -> str:
@@ -66,7 +81,8 @@ class Cri:
 
     def _call(self, method: str, *parts: tuple[int, int | str | bytes]) -> bytes:
         """One unary call: gRPC is HTTP/2 with a flag byte and the length in 4 bytes before the message."""
-        request, reply, headers = (f"/root/cri-{part}" for part in ("request", "reply", "headers"))
+        number = next(self._numbers)
+        request, reply, headers = (f"/root/cri-{number}-{part}" for part in ("request", "reply", "headers"))
         body = message(*parts)
         self._node.path(request).write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
         self._node.path(reply).write_bytes(b"")

@@ -48,9 +48,11 @@ class Podman:
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.node.run(["podman", *arguments], check=check)
 
-    def run(self, name: str, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, name: str, *options: str, command: tuple[str, ...] = (), check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """`podman run --detach`: the container has its address when this returns."""
-        return self(*_run(name, *options), check=check)
+        return self(*_run(name, *options), *command, check=check)
 
     def start(self, name: str, *options: str) -> subprocess.Popen[Any]:
         """The same without waiting for it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
 
 import pytest
@@ -14,6 +16,18 @@ from tests.runtime.cri import Cri, CriError
 
 pytestmark = pytest.mark.runtime
 
+ORIGINAL = {
+    "name": "mycninet",
+    "cniVersion": "0.3.1",
+    "type": "cni-terway",
+    "delegate": {
+        "cniVersion": "0.3.1",
+        "name": "mycninet",
+        "type": "bridge",
+        "bridge": "mybr0",
+        "ipam": {"type": "dhcp"},
+    },
+}
 NO_LEASE = "no DHCP lease for"
 WATCH = "tcpdump -nei any 'port 67 or port 68'"  # the hint's command
 
@@ -193,3 +207,57 @@ def test_pods_are_known_again_after_the_database_was_lost(
         2.0,
         "but of the one that nothing was known of, all are given back",
     )
+
+
+def test_cri_runs_thirty_sandboxes_at_once(lan: Lan) -> None:
+    """RunPodSandbox, PodSandboxStatus, StopPodSandbox and RemovePodSandbox of all of them in parallel."""
+    node = lan.node("n1")
+    node.start_daemon().wait_ready()
+    cri = Cri(Containerd(node))
+    names = [f"web-{number}" for number in range(30)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        sandboxes = list(pool.map(lambda name: cri.run_sandbox("shop", name), names))
+        addresses = list(pool.map(cri.address, sandboxes))
+        assert len(set(addresses)) == len(names)
+        assert {str(lease.address): lease.hostname for lease in lan.dhcp.leases()} == dict(
+            zip(addresses, names, strict=True)
+        )
+        assert all(pool.map(lan.host.ping, addresses))
+        list(pool.map(cri.stop, sandboxes))
+        wait_until_nothing_is_left(lan, node, 10.0)
+        list(pool.map(cri.remove, sandboxes))
+    assert cri.sandboxes() == []
+
+
+def test_cri_pod_gets_what_its_annotations_ask_for(lan: Lan, node: Node, containerd: Containerd) -> None:
+    cri = Cri(containerd)
+    asked = {
+        "terway.io/mac": "02:11:22:33:44:55",
+        "terway.io/ip": "192.168.77.150",
+        "terway.io/hostname": "db",
+    }
+
+    sandbox = cri.run_sandbox("shop", "web-0", annotations=asked)
+
+    [lease] = lan.dhcp.leases()
+    assert (lease.mac, str(lease.address), lease.hostname) == tuple(asked.values())
+    assert cri.address(sandbox) == "192.168.77.150"
+    cri.stop(sandbox)
+    wait_until_nothing_is_left(lan, node)
+
+
+def test_the_original_configuration_under_cri(lan: Lan, node: Node, containerd: Containerd) -> None:
+    """The file that cni-terway's DaemonSet copied to every node comes before ours, and is the one in use."""
+    node.write("/etc/cni/net.d/10-cni-terway.conf", json.dumps(ORIGINAL))
+    cri = Cri(containerd)
+
+    def network() -> list[str]:
+        sandbox = cri.run_sandbox("shop", "web-0")
+        told = [pod["network"] for pod in node.api("Leases")["leases"]]
+        assert lan.dhcp.lease_of(cri.address(sandbox))
+        cri.stop(sandbox)
+        cri.remove(sandbox)
+        return told
+
+    eventually(lambda: network() == ["mycninet"], 10.0, "containerd has read the file")
+    wait_until_nothing_is_left(lan, node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lab import Lan, Node, eventually
+from tests.lab.machine import Place
 from tests.lab.node import SOCKET
 from tests.runtime.podman import Podman
 from tests.runtime.test_containerd import NO_LEASE, WATCH, wait_until_nothing_is_left
@@ -76,3 +77,41 @@ def test_podman_shows_that_the_daemon_is_not_there(node: Node, podman: Podman) -
     assert failed.returncode != 0
     assert "terwayd is not running" in failed.stderr
     assert "hint: systemctl start terwayd" in failed.stderr
+
+
+def test_an_address_that_podman_asks_for(lan: Lan, podman: Podman) -> None:
+    podman.run("web-0", "--network=terway", "--ip=192.168.77.150", "--mac-address=02:11:22:33:44:55")
+
+    [lease] = lan.dhcp.leases()
+    assert (str(lease.address), lease.mac) == ("192.168.77.150", "02:11:22:33:44:55")
+    assert lan.host.ping(lease.address)
+
+
+def test_podman_publishes_a_port_through_portmap(lan: Lan) -> None:
+    """[cni] chain: what portmap does behind us is reached from the LAN and from beyond the gateway, and goes with a DEL."""
+    node = lan.node(
+        "n1",
+        '[cni]\nchain = ["portmap", "bandwidth", { type = "tuning", sysctl = { "net.core.somaxconn" = "77" } }]\n',
+    )
+    node.start_daemon().wait_ready()
+    node.run("sysctl -qw net.ipv4.ip_forward=1")
+    podman = Podman(node)
+    podman.run(
+        "web-0",
+        "--publish=8080:80",
+        "--entrypoint=/bin/busybox",
+        command=("httpd", "-f", "-p", "80", "-h", "/bin"),
+    )
+    assert podman.exec("web-0", "cat", "/proc/sys/net/core/somaxconn").strip() == "77"
+
+    def reaches(place: Place, *options: str) -> bool:
+        get = ["curl", "-sf", "--max-time", "2", "--output", "/dev/null", *options]
+        return place.run([*get, "http://192.168.77.11:8080/cat"], check=False).returncode == 0
+
+    eventually(lambda: reaches(lan.host), 10.0, "a host of the LAN reaches the port")
+    assert reaches(node)
+    assert reaches(lan.gateway, "--interface", lan.world), "and so does one beyond the gateway"
+    podman("rm", "--force", "web-0")
+    wait_until_nothing_is_left(lan, node)
+    assert not reaches(lan.host)
+    assert "8080" not in node.run("iptables-save").stdout
