@@ -272,3 +272,20 @@ def test_what_perl_is_told_by_the_environment_counts_for_nothing(shim: Shim, dae
     for name in ("PERL5OPT", "PERL5LIB", "PERL_UNICODE"):
         assert shim.run("DEL", CONFIG, **{name: "-Mno_such_module" if name == "PERL5OPT" else "63"})[0] == 0
     assert len(daemon.calls) == 3
+
+
+def test_costs_no_more_than_an_interpreter(shim: Shim) -> None:
+    """A whole call takes at most 1.3 times as long as python3 takes to do nothing; the best of each counts."""
+    shim.start("VERSION").communicate()  # writes the file
+
+    def best(*command: str, **variables: str) -> float:
+        def once() -> float:
+            begin = time.perf_counter()
+            subprocess.run(command, env=variables, input=CONFIG, capture_output=True, check=True)
+            return time.perf_counter() - begin
+
+        return min(once() for _ in range(15))
+
+    with serving(shim.socket, lambda _call: reply({})):
+        call = best(str(shim.file), CNI_COMMAND="ADD", CNI_NETNS=OWN_NETNS)
+    assert call <= 1.3 * best("/usr/bin/python3", "-IS", "-c", "pass")

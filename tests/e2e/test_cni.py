@@ -452,27 +452,34 @@ def test_del_ends_an_add_that_waits(node: Node, lan: Lan) -> None:
     pod.delete()
 
 
-def test_a_runtime_that_dies_during_its_add_leaves_nothing(node: Node, lan: Lan) -> None:
+def test_a_runtime_that_dies_during_its_add_leaves_nothing(lan: Lan) -> None:
+    """Runtimes kill a plugin that they wait for no longer; one that is killed itself cannot."""
+    node = lan.node("patient", '[dhcp]\ntimeout = "60s"\n')
+    node.start_daemon().wait_ready()
     lan.dhcp.stop()
     try:
-        pod = node.pod("web-0")
-        environment = {
-            "CNI_COMMAND": "ADD",
-            "CNI_CONTAINERID": pod.container_id,
-            "CNI_NETNS": f"/run/netns/{pod.netns}",
-            "CNI_IFNAME": "eth0",
-        }
-        pipe = subprocess.PIPE
-        with node.popen(["/opt/cni/bin/cni-terway"], env=environment, stdin=pipe, stdout=pipe) as shim:
-            assert shim.stdin is not None
-            shim.stdin.write(b'{"cniVersion":"1.0.0","name":"terway","type":"cni-terway"}')
-            shim.stdin.close()
-            eventually(lambda: veths(node), 3.0, "the ADD has begun", 0.005)
-            os.kill(children(shim.pid)[0], signal.SIGKILL)
-            shim.wait(5)
-        eventually(lambda: not veths(node) and not node.status()["pods"], 3.0, "it is undone")
+        for killed in ("the plugin", "the runtime"):
+            pod = node.pod(f"of-{killed[4:]}")
+            environment = {
+                "CNI_COMMAND": "ADD",
+                "CNI_CONTAINERID": pod.container_id,
+                "CNI_NETNS": f"/run/netns/{pod.netns}",
+                "CNI_IFNAME": "eth0",
+            }
+            pipe = subprocess.PIPE
+            with node.popen(
+                "/opt/cni/bin/cni-terway; true", env=environment, stdin=pipe, stdout=pipe
+            ) as runtime:
+                assert runtime.stdin is not None
+                runtime.stdin.write(b'{"cniVersion":"1.0.0","name":"terway","type":"cni-terway"}')
+                runtime.stdin.close()
+                eventually(lambda: veths(node), 10.0, "the ADD has begun", 0.005)
+                [shell] = children(runtime.pid)
+                os.kill(children(shell)[0] if killed == "the plugin" else shell, signal.SIGKILL)
+                eventually(lambda: not veths(node) and not node.status()["pods"], 20.0, "it is undone")
     finally:
         lan.dhcp.start()
+    node.daemon.term()  # type: ignore[union-attr]
 
 
 # ADD that fails.
