@@ -22,6 +22,7 @@ IFA_F_NODAD = 0x02
 IFA_F_PERMANENT = 0x80
 IFA_F_NOPREFIXROUTE = 0x200
 RTNH_F_ONLINK = 4
+LOCAL_PORT, LOCAL_FREE_END = "twdhcp", "twdhcp0"  # the bridge's port for terwayd itself
 
 NFT_TABLE = "terwayd"
 NFT_FAMILIES = ("bridge", "inet")  # in each of them there is one table of ours

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from terwayd.errors import HostError, KernelError
 from terwayd.host import steps as s
 from terwayd.host.find_managers import client_pids
+from terwayd.kernel import local
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.sysctl import write_sysctl
 
+log = logging.getLogger(__name__)
+
 TIMEOUT = 10.0  # seconds that a manager's command may take
+_CARRIER = 1.5  # seconds that the kernel may take to tell the bridge that its port has a carrier
 
 
 def apply(netlink: Netlink, steps: Iterable[s.Step]) -> None:
@@ -54,6 +60,10 @@ def do(netlink: Netlink, step: s.Step) -> None:
             netlink.set_link(dev, master=netlink.index(bridge))
         case s.Release(dev, _):
             netlink.set_link(dev, master=0)
+        case s.AddPort(bridge):
+            local.plug(netlink, bridge)
+        case s.Divert() | s.EndDivert():
+            _divert(netlink, step)
         case s.SetSysctl(key, value):
             write_sysctl(key, value)
         case s.AddAddress(address):
@@ -77,6 +87,20 @@ def do(netlink: Netlink, step: s.Step) -> None:
         case s.StartClient(name, dev, command):
             if not client_pids(name, dev):
                 _run(command)
+
+
+def _divert(netlink: Netlink, step: s.Divert | s.EndDivert) -> None:
+    """Only where the port leads to the bridge: elsewhere it would swallow what it is given."""
+    end = time.monotonic() + _CARRIER
+    while isinstance(step, s.Divert) and not local.carries(netlink, step.bridge) and time.monotonic() < end:
+        time.sleep(0.01)
+    if isinstance(step, s.Divert) and not local.carries(netlink, step.bridge):
+        log.info("%s has no way in but %s: a packet may be lost as that moves", step.bridge, step.dev)
+        return
+    try:
+        _run(step.command)
+    except HostError as error:
+        log.info("a packet may be lost as %s moves: %s", step.dev, error)
 
 
 def _write(path: Path, text: str) -> None:

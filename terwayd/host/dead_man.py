@@ -38,7 +38,12 @@ def arm(name: str, delay: float) -> None:
         command = ["setsid", "--fork", *look, f"{delay:.1f}", name]
     try:
         subprocess.run(
-            command, check=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            command,
+            check=True,
+            timeout=_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # whoever waits for the end of our output does not wait for him
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise HostError(

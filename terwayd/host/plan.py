@@ -1,8 +1,9 @@
 """From a snapshot and the configuration to the steps of a takeover: a pure function.
 
 The order is what keeps the host reachable.  The bridge gets the NIC's MAC, addresses and neighbours
-while the NIC still carries the traffic; then the NIC goes under it and, in the same breath, the
-bridge's routes are put in front of the NIC's; only then does the NIC lose its own.  The steps are a
+while the NIC still carries the traffic; then the NIC goes under it, its traffic taken past the moment
+in which the kernel hears neither a NIC nor a port; the bridge's routes are put in front of the NIC's;
+only then does the NIC lose its own.  The steps are a
 palindrome: undone in reverse, the NIC has its addresses and routes back before it leaves the bridge.
 """
 
@@ -18,6 +19,8 @@ from terwayd.host.managers import Held
 from terwayd.host.uplink import uplink_alias
 from terwayd.model import (
     IFA_F_NOPREFIXROUTE,
+    LOCAL_FREE_END,
+    LOCAL_PORT,
     ROUTE_UNICAST,
     TABLE_LOCAL,
     Address,
@@ -113,11 +116,12 @@ def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # no
     steps += _sysctls(host, nic.name, bridge, ipv6, userspace_ra=held.userspace_ra)
     if ipv6:
         steps.append(s.SetSysctl(mode, "1", host.sysctls.get(mode, "0")))
-    steps.append(s.SetUp(bridge))
+    steps += [s.SetUp(bridge), s.AddPort(bridge, LOCAL_PORT, LOCAL_FREE_END, nic.mtu)]
     steps += [s.AddAddress(address) for address in onto]
     steps += [s.AddNeighbour(neighbour) for neighbour in neighbours]
     steps.append(s.SetAlias(nic.name, uplink_alias(bridge), nic.alias))
-    steps.append(s.Enslave(nic.name, bridge))
+    steps += [s.Divert(nic.name, bridge, LOCAL_FREE_END), s.Enslave(nic.name, bridge)]
+    steps.append(s.EndDivert(nic.name, bridge, LOCAL_FREE_END))
     steps += [s.AddRoute(route) for route in moved]
     steps += [s.DelRoute(route) for route in reversed(routes)]
     steps += [s.DelAddress(address) for address in reversed(addresses)]

@@ -11,11 +11,9 @@ import shlex
 from dataclasses import dataclass
 
 from terwayd.host.words import address_words, interface_words, ip_word, route_words
-from terwayd.model import (
-    Address,
-    Neighbour,
-    Route,
-)
+from terwayd.model import Address, Neighbour, Route
+
+_TABLE = "terwayd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +119,72 @@ class Release:
 
     def inverse(self) -> Step:
         return Enslave(self.dev, self.bridge)
+
+
+@dataclass(frozen=True, slots=True)
+class AddPort:
+    """A port of the bridge for terwayd itself: a veth whose free end is its own."""
+
+    bridge: str
+    port: str
+    free: str
+    mtu: int
+
+    def __str__(self) -> str:
+        quiet = [f"sysctl -qw net/ipv6/conf/{name}/disable_ipv6=1" for name in (self.port, self.free)]
+        return "; ".join(
+            (
+                f"ip link add {self.port} mtu {self.mtu} type veth peer name {self.free} mtu {self.mtu}",
+                *quiet,
+                f"ip link set {self.port} master {self.bridge} up",
+                f"bridge link set dev {self.port} learning off isolated on",
+                f"ip link set {self.free} up",
+            )
+        )
+
+    def inverse(self) -> Step:
+        return DelLink(self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Divert:
+    """What comes in on the NIC goes to the bridge by terwayd's own port, whose free end is `free`.
+
+    While the kernel makes a NIC a port, and while it makes it none, it drops what comes in there.  Where it
+    cannot divert, a packet may be lost in that moment, and that is all.
+    """
+
+    dev: str
+    bridge: str
+    free: str
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        hook = f"type filter hook ingress device {self.dev} priority -500;"
+        return ("nft", f"table netdev {_TABLE} {{ chain divert {{ {hook} fwd to {self.free}; }}; }}")
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+    def inverse(self) -> Step:
+        return EndDivert(self.dev, self.bridge, self.free)
+
+
+@dataclass(frozen=True, slots=True)
+class EndDivert:
+    dev: str
+    bridge: str
+    free: str
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return ("nft", f"add table netdev {_TABLE}; delete table netdev {_TABLE}")  # gone already is gone
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+    def inverse(self) -> Step:
+        return Divert(self.dev, self.bridge, self.free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +346,9 @@ Step = (
     | SetMtu
     | Enslave
     | Release
+    | AddPort
+    | Divert
+    | EndDivert
     | SetSysctl
     | AddAddress
     | DelAddress

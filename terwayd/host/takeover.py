@@ -259,7 +259,6 @@ class Takeover:
 
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
         """Lead back.  HostError, with the takeover as it was, when the NIC cannot get back what it had."""
-        local.remove(netlink)
         firewall.remove(current.bridge)
         steps = way_back(current, netlink.observe())
         leaves = next((n for n, step in enumerate(steps) if isinstance(step, Release)), len(steps))
@@ -270,6 +269,7 @@ class Takeover:
                 hint="terwayctl teardown, when that is mended",
             )
         refused = self._insist(netlink, steps[leaves:])
+        local.remove(netlink)
         if netlink.link(current.bridge) is not None:
             raise HostError(
                 f"{current.bridge} could not be taken down: {refused[0] if refused else 'the kernel keeps it'}",

@@ -178,7 +178,8 @@ def seen() -> list[str]:
             except OSError:  # a secret that is not set
                 continue
     text = re.sub(r"\b(valid_lft|preferred_lft|expires) [1-9]\d*sec", r"\1 some time", text)
-    text = re.sub(r"^\d+: ?(?=\s*mybr0)|_timer +[\d.]+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(twdhcp0?@.*\n +link/ether) \S+", r"\1 some", text)
+    text = re.sub(r"^\d+: ?(?=\s*(mybr0|twdhcp))|_timer +[\d.]+", "", text, flags=re.MULTILINE)
     return [re.sub(r" (error|users|used|age) -?\d+", "", line).rstrip() for line in text.splitlines()]
 
 

@@ -22,6 +22,7 @@ sysctl -w net/ipv4/conf/mybr0/rp_filter=0
 sysctl -w net/ipv6/conf/mybr0/addr_gen_mode=1
 sysctl -w net/ipv6/conf/eth0/addr_gen_mode=1
 ip link set mybr0 up
+ip link add twdhcp mtu 1500 type veth peer name twdhcp0 mtu 1500; sysctl -qw net/ipv6/conf/twdhcp/disable_ipv6=1; sysctl -qw net/ipv6/conf/twdhcp0/disable_ipv6=1; ip link set twdhcp master mybr0 up; bridge link set dev twdhcp learning off isolated on; ip link set twdhcp0 up
 ip addr add 192.0.2.10/24 brd 192.0.2.255 dev mybr0 label mybr0:1 noprefixroute
 ip addr add 192.0.2.11/24 brd 192.0.2.255 dev mybr0 noprefixroute
 ip addr add fe80::10/64 dev mybr0 scope link noprefixroute nodad
@@ -29,7 +30,9 @@ ip addr add 2001:db8::10/64 dev mybr0 noprefixroute nodad
 ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev mybr0 nud stale
 ip neigh replace fe80::1 lladdr 02:00:00:00:00:01 dev mybr0 nud permanent
 ip link set eth0 alias 'terwayd uplink of mybr0'
+nft 'table netdev terwayd {{ chain divert {{ type filter hook ingress device eth0 priority -500; fwd to twdhcp0; }}; }}'
 ip link set eth0 master mybr0
+nft 'add table netdev terwayd; delete table netdev terwayd'
 ip route prepend fe80::/64 dev mybr0 proto kernel metric 256
 ip route prepend 2001:db8::/64 dev mybr0 proto kernel metric 256
 ip route prepend 192.0.2.0/24 dev mybr0 proto kernel scope link src 192.0.2.10
@@ -104,6 +107,9 @@ def assert_in_order(made: Plan) -> None:
     assert ordered(places(made, s.AddBridge), places(made, s.SetUp), before)
     added, deleted = places(made, s.AddRoute, bridge), places(made, s.DelRoute, nic)
     assert ordered(before, enslaved, added, deleted, places(made, s.DelAddress, nic))
+    assert ordered(
+        places(made, s.AddPort), places(made, s.Divert), enslaved, places(made, s.EndDivert), added
+    )
     assert not places(made, (s.AddAddress, s.AddNeighbour, s.AddRoute), nic), "nothing new is put on the NIC"
     assert not places(made, (s.DelAddress, s.DelRoute), bridge), "nothing of the bridge is taken away"
 
@@ -115,12 +121,15 @@ def assert_palindrome(made: Plan) -> None:
     gone = places(back, (s.DelRoute, s.DelAddress), made.bridge)
     released = places(back, s.Release)
     assert ordered(nic, places(back, s.DelRoute, made.bridge), released)
+    assert ordered(places(back, s.Divert), released, places(back, s.EndDivert))
     assert ordered(released, places(back, s.DelAddress, made.bridge))
     assert isinstance(back.steps[-1], s.DelLink)
     assert len(gone) == len(nic)
     order = [step.inverse() for step in reversed(back.steps)]
     assert [step for step in order if step in made.steps] == [
-        step for step in made.steps if step.inverse() is not None and not isinstance(step, s.AddBridge)
+        step
+        for step in made.steps
+        if step.inverse() is not None and not isinstance(step, s.AddBridge | s.AddPort)
     ]
 
 
@@ -252,7 +261,8 @@ def test_without_ipv6_nothing_of_ipv6_is_touched() -> None:
         if value is not None:
             sysctls |= {"net/ipv6/conf/eth0/disable_ipv6": value, "net/ipv6/conf/default/disable_ipv6": value}
         made = planned(host(addresses=(address("192.0.2.10/24"),), routes=(), sysctls=sysctls))
-        assert not [line for line in commands(made) if "ipv6" in line or "-6" in line]
+        lines = [str(step) for step in made.steps if not isinstance(step, s.AddPort)]
+        assert not [line for line in lines if "ipv6" in line or "-6" in line]
 
 
 def test_ipv6_off_on_the_nic_alone_is_off_on_the_bridge() -> None:

@@ -37,6 +37,22 @@ HOPS = (
         (s.SetUp("mybr0"), "ip link set mybr0 up"),
         (s.SetAlias("eth0", "terwayd uplink", ""), "ip link set eth0 alias 'terwayd uplink'"),
         (s.Enslave("eth0", "mybr0"), "ip link set eth0 master mybr0"),
+        (
+            s.AddPort("mybr0", "tw1", "tw2", 1400),
+            "ip link add tw1 mtu 1400 type veth peer name tw2 mtu 1400;"
+            " sysctl -qw net/ipv6/conf/tw1/disable_ipv6=1; sysctl -qw net/ipv6/conf/tw2/disable_ipv6=1;"
+            " ip link set tw1 master mybr0 up; bridge link set dev tw1 learning off isolated on;"
+            " ip link set tw2 up",
+        ),
+        (
+            s.Divert("eth0", "mybr0", "tw2"),
+            "nft 'table netdev terwayd { chain divert {"
+            " type filter hook ingress device eth0 priority -500; fwd to tw2; }; }'",
+        ),
+        (
+            s.EndDivert("eth0", "mybr0", "tw2"),
+            "nft 'add table netdev terwayd; delete table netdev terwayd'",
+        ),
         (s.Release("eth0", "mybr0"), "ip link set eth0 nomaster"),
         (s.SetSysctl("net/ipv6/conf/eth0.7/accept_ra", "2"), "sysctl -w net/ipv6/conf/eth0.7/accept_ra=2"),
         (s.AddAddress(ADDRESS), "ip addr add 192.0.2.10/24 brd 192.0.2.255 dev eth0"),
@@ -139,6 +155,7 @@ PAIRS: list[tuple[s.Step, s.Step | None]] = [
     (s.SetUp("mybr0"), None),
     (s.SetAlias("eth0", "new", "old"), s.SetAlias("eth0", "old", "new")),
     (s.Enslave("eth0", "mybr0"), s.Release("eth0", "mybr0")),
+    (s.AddPort("mybr0", "tw1", "tw2", 1400), s.DelLink("tw1")),
     (s.SetSysctl("key", "1", "0"), s.SetSysctl("key", "0", "1")),
     (s.SetSysctl("key", "1"), None),
     (s.AddAddress(LEASED), s.DelAddress(LEASED)),
@@ -152,7 +169,7 @@ def test_an_inverse(step: s.Step, inverse: s.Step | None) -> None:
     assert step.inverse() == inverse
 
 
-BOTH_WAYS: list[type] = [s.SetAlias, s.SetMac, s.SetMtu, s.Enslave, s.Release, s.SetSysctl]
+BOTH_WAYS: list[type] = [s.SetAlias, s.SetMac, s.SetMtu, s.Enslave, s.Release, s.SetSysctl, s.Divert]
 BOTH_WAYS += [s.AddAddress, s.DelAddress, s.AddRoute, s.DelRoute]
 
 

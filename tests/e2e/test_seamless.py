@@ -1,4 +1,4 @@
-"""What others notice of a takeover and a teardown: next to nothing at a packet a millisecond, and a TCP stream goes on."""
+"""What others notice of a takeover and a teardown: nothing at a packet a millisecond, and a TCP stream goes on."""
 
 from __future__ import annotations
 
@@ -63,11 +63,17 @@ def undisturbed(lan: Lan) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_nobody_notices(lan: Lan, attempt: int) -> None:
+def test_nobody_notices(lan: Lan) -> None:
     figures = undisturbed(lan)
-    print(figures)
     assert figures["sent"] > 1000
-    # Most runs lose none; on a busy machine a few milliseconds of one direction are seen now and then.
-    assert figures["lost"] <= 3, figures
-    assert figures["again"] <= 2, figures
+    assert (figures["lost"], figures["again"]) == (0, 0), figures
+
+
+@pytest.mark.long
+def test_nobody_notices_ten_times_in_a_row() -> None:
+    runs = []
+    for _ in range(10):
+        with Lan() as lan:
+            runs.append(undisturbed(lan))
+            print(runs[-1], flush=True)
+    assert [(run["lost"], run["again"]) for run in runs] == [(0, 0)] * 10
