@@ -1,7 +1,7 @@
 """Running code in another network namespace.
 
-A namespace belongs to a thread.  So the code runs in a thread that is made for it, enters the
-namespace by its descriptor, and is thrown away: no other thread is ever in the wrong place.
+A namespace belongs to a thread.  So the code runs in a thread that does nothing else meanwhile: it
+enters the namespace by its descriptor and comes back, or the process ends.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -34,31 +33,35 @@ def enter(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+@contextlib.contextmanager
+def inside(descriptor: int) -> Iterator[None]:
+    """The calling thread in the network namespace of `descriptor`, and then where it was before."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(descriptor)
+        try:
+            yield
+        finally:
+            try:
+                enter(home)
+            except OSError:
+                os.abort()  # rather than do to the pod what is meant for the host
+    finally:
+        os.close(home)
+
+
 async def run(descriptor: int, work: Callable[[], T]) -> T:
-    """`work()` in the network namespace of `descriptor`, in a thread of its own.
+    """`work()` in the network namespace of `descriptor`, in another thread.
 
     When cancelled it still waits for the thread: the descriptor may be closed, and its number be another
     namespace's, as soon as this has ended.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
+    def there() -> T:
+        with inside(descriptor):
+            return work()
 
-    def body() -> None:
-        result, failure = None, None
-        try:
-            enter(descriptor)
-            result = work()
-        except BaseException as error:
-            failure = error
-        loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=body, name="netns", daemon=True).start()
+    future = asyncio.get_running_loop().run_in_executor(None, there)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

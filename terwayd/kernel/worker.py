@@ -20,11 +20,17 @@ class Worker:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._netlink: Netlink | None = None
 
-    async def call(self, work: Callable[Concatenate[Netlink, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`work(netlink, ...)` in the netlink thread; what it raises is raised here."""
-        return await asyncio.get_running_loop().run_in_executor(
+    def submit(
+        self, work: Callable[Concatenate[Netlink, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Have the netlink thread do `work(netlink, ...)`, begun at once when it is idle."""
+        return asyncio.get_running_loop().run_in_executor(
             self._executor, lambda: work(self._own(), *args, **kwargs)
         )
+
+    async def call(self, work: Callable[Concatenate[Netlink, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(netlink, ...)` in the netlink thread; what it raises is raised here."""
+        return await self.submit(work, *args, **kwargs)
 
     def _own(self) -> Netlink:
         if self._netlink is None:

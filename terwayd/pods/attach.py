@@ -279,27 +279,23 @@ class Attachments:
         trace = Trace()
         await _to_its_end(self._replace_older(wanted, wish))
         config, key = self._config, wanted.key
-        leasing = None if wish.static else asyncio.ensure_future(self._lease(wanted, wish))
+        leasing: asyncio.Future[Lease] | None = None
         self._known[key] = wanted
         mtu = config.pods.mtu or self.lan.bridge.mtu
-        plugged = False
         opened: veth.Opened | None = None
         try:
-            await asyncio.sleep(0)  # the DISCOVER leaves here, before the veth is built
             self._write(wanted, None)
-            trace.mark("discover")
-            plugging = asyncio.ensure_future(
-                self._worker.call(self._plug, wanted, descriptor, self.lan.bridge)
-            )
+            trace.mark("row")
+            plugging = self._worker.submit(self._plug, wanted, descriptor, self.lan.bridge)
+            if not wish.static:  # the DISCOVER leaves before the veth is built
+                leasing = asyncio.ensure_future(self._lease(wanted, wish))
             try:
-                await asyncio.shield(plugging)
-            finally:
+                opened = await asyncio.shield(plugging)
+            except asyncio.CancelledError:
                 await _ended(plugging)
-                plugged = plugging.exception() is None
+                opened = plugging.result() if plugging.exception() is None else None
+                raise
             trace.mark("veth")
-            ipv6 = config.pods.ipv6 == "slaac"
-            opened = await netns.run(descriptor, lambda: veth.prepare(wanted.ifname, ipv6=ipv6))
-            trace.mark("namespace")
             lease = await (leasing or self._claim(wanted, wish, descriptor))
             trace.mark("lease")
             mtu = min(mtu, lease.mtu or mtu)
@@ -309,7 +305,7 @@ class Attachments:
             self._write(wanted, lease)
             self.upkeep.attached(wanted, lease)
         except BaseException:
-            await _to_its_end(self._undo(wanted, leasing, plugged=plugged))
+            await _to_its_end(self._undo(wanted, leasing, plugged=opened is not None))
             raise
         finally:
             if opened is not None:
@@ -337,12 +333,19 @@ class Attachments:
         ipv6 = self._config.pods.ipv6 == "slaac"
         return Port(known.host_ifname, known.mac, addresses, ipv6=ipv6, guarded=known.antispoof)
 
-    def _plug(self, netlink: Netlink, known: Attachment, descriptor: int, bridge: Link) -> None:
+    def _plug(self, netlink: Netlink, known: Attachment, descriptor: int, bridge: Link) -> veth.Opened:
         if known.service_cidrs:
             self._firewall.serve()
         self._firewall.admit(self._port(known))  # first: the pod may send as soon as it has its end
-        hairpin = self._firewall.services
-        veth.plug(netlink, known, descriptor, bridge=bridge.index, mtu=bridge.mtu, hairpin=hairpin)
+        return veth.plug(
+            netlink,
+            known,
+            descriptor,
+            bridge=bridge.index,
+            mtu=bridge.mtu,
+            ipv6=self._config.pods.ipv6 == "slaac",
+            hairpin=self._firewall.services,
+        )
 
     def _configure(
         self, netlink: Netlink, known: Attachment, opened: veth.Opened, inside: veth.Inside

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from terwayd.errors import CniError, KernelError
+from terwayd.kernel import netns
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.requests import Requests, add_address, add_route, set_link
 from terwayd.kernel.sysctl import write_sysctl
@@ -29,41 +30,6 @@ class Inside:
     mtu: int = 0
 
 
-def plug(
-    netlink: Netlink, attachment: Attachment, netns: int, *, bridge: int, mtu: int, hairpin: bool = False
-) -> None:
-    """Make the veth pair, one end in the bridge, the other in the namespace `netns`; in the netlink thread.
-
-    Raises CniError when the pod has an interface of that name already, or the bridge is gone.
-    """
-    try:
-        netlink.add_veth(
-            attachment.host_ifname,
-            attachment.ifname,
-            netns=netns,
-            mac=host_mac(attachment),
-            peer_mac=attachment.mac,
-            mtu=mtu,
-            bridge=bridge,
-            alias=str(attachment)[:255],
-            hairpin=hairpin,
-        )
-    except KernelError as error:
-        if error.errno != errno.EEXIST:
-            if bridge not in {link.index for link in netlink.links()}:
-                raise CniError(11, "the bridge is gone, and is just being made anew") from None
-            raise
-        if netlink.link(attachment.host_ifname) is not None:  # left by an ADD that never ended
-            netlink.delete_link(attachment.host_ifname)
-            plug(netlink, attachment, netns, bridge=bridge, mtu=mtu, hairpin=hairpin)
-            return
-        raise CniError(
-            4,
-            f"CNI_IFNAME={attachment.ifname} exists already in {attachment.netns}",
-            hint="call DEL before another ADD, or ask for another interface name",
-        ) from None
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A netlink socket in the pod's namespace, for any thread, and the index of the pod's interface.
@@ -78,7 +44,61 @@ class Opened:
         self.requests.close()
 
 
-def prepare(ifname: str, *, ipv6: bool) -> Opened:
+def plug(
+    netlink: Netlink,
+    attachment: Attachment,
+    namespace: int,
+    *,
+    bridge: int,
+    mtu: int,
+    ipv6: bool,
+    hairpin: bool = False,
+) -> Opened:
+    """Make the veth pair, one end in the bridge, the other down in the pod's namespace; in the netlink thread.
+
+    Raises CniError when the pod has an interface of that name already, or the bridge is gone.
+    """
+    _make(netlink, attachment, namespace, bridge=bridge, mtu=mtu, hairpin=hairpin)
+    try:
+        with netns.inside(namespace):
+            return _prepare(attachment.ifname, ipv6=ipv6)
+    except BaseException:
+        netlink.delete_link(attachment.host_ifname)
+        raise
+
+
+def _make(
+    netlink: Netlink, attachment: Attachment, namespace: int, *, bridge: int, mtu: int, hairpin: bool
+) -> None:
+    try:
+        netlink.add_veth(
+            attachment.host_ifname,
+            attachment.ifname,
+            netns=namespace,
+            mac=host_mac(attachment),
+            peer_mac=attachment.mac,
+            mtu=mtu,
+            bridge=bridge,
+            alias=str(attachment)[:255],
+            hairpin=hairpin,
+        )
+    except KernelError as error:
+        if error.errno != errno.EEXIST:
+            if bridge not in {link.index for link in netlink.links()}:
+                raise CniError(11, "the bridge is gone, and is just being made anew") from None
+            raise
+        if netlink.link(attachment.host_ifname) is not None:  # left by an ADD that never ended
+            netlink.delete_link(attachment.host_ifname)
+            _make(netlink, attachment, namespace, bridge=bridge, mtu=mtu, hairpin=hairpin)
+            return
+        raise CniError(
+            4,
+            f"CNI_IFNAME={attachment.ifname} exists already in {attachment.netns}",
+            hint="call DEL before another ADD, or ask for another interface name",
+        ) from None
+
+
+def _prepare(ifname: str, *, ipv6: bool) -> Opened:
     """Inside the pod's namespace, before the interface is up."""
     write_sysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")  # for what the pod itself changes later
     if not ipv6:
