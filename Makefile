@@ -13,7 +13,7 @@ PYTHON := /usr/bin/python3
 
 LAB := iproute2 iputils-ping kmod nftables procps psmisc util-linux dnsmasq-base \
 	python3-pyroute2 python3-typer python3-systemd python3-rich
-TESTS := $(LAB) python3-pytest python3-pytest-xdist python3-hypothesis python3-jsonschema python3-yaml mmdebstrap systemd-container tcpdump \
+TESTS := $(LAB) python3-pytest python3-pytest-xdist python3-hypothesis python3-jsonschema python3-yaml apt-utils gnupg mmdebstrap systemd-container tcpdump \
 	containerd runc podman busybox-static curl iptables openssl containernetworking-plugins \
 	kea-dhcp4-server isc-dhcp-server udhcpd faketime
 BUILD := build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \

@@ -73,6 +73,7 @@ def test_a_managed_host_is_in_reach_all_the_time(name: str, installed: Install, 
             eventually(lambda: not manager.dhcp or len(acks(lan, machine)) > 1, 5, "the server was asked")
             assert_held(machine, address, dhcp=manager.dhcp)
         assert machine.run("cat /etc/resolv.conf").stdout == resolver
+        assert "✔ other-manager" in machine.run("terwayctl doctor host", check=False).stdout
 
         with lan.host.probe(address) as restarted:
             machine.systemctl("restart", manager.service)
