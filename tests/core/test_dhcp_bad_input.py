@@ -155,6 +155,11 @@ def test_search_lists_that_loop_or_are_cut_off(raw: bytes) -> None:
         opt.names(raw)
 
 
+def test_a_search_list_of_many_labels() -> None:
+    with pytest.raises(ValueError, match="512 labels"):
+        opt.names(MANY_LABELS)
+
+
 def test_a_search_list_of_pointers_only() -> None:
     """A name of 63 labels, and then as many pointers to it as fit."""
     raw = (b"\x01a" * 63 + b"\0") + b"\xc0\x00" * 5000
@@ -391,6 +396,7 @@ def long_option(code: int, raw: bytes) -> bytes:
     )
 
 
+MANY_LABELS = b"\1a" * 126 + b"\0" + b"\xc0\0" * 31  # names of 126 labels, all but the first by a pointer
 # Each the most work of its kind that a message can make.
 SLOW = {
     "empty options": HEAD + b"\x07\0" * 600,
@@ -402,9 +408,9 @@ SLOW = {
     "resolvers": long_option(6, bytes((10, 0, 0, 1))),
     "names of short labels": HEAD
     + bytes((51, 4, 0, 0, 2, 88, 119, 255))
-    + b"\1a" * 100
-    + b"\0"
-    + b"\xc0\0" * 27,
+    + MANY_LABELS[:255]
+    + bytes((119, len(MANY_LABELS) - 255))
+    + MANY_LABELS[255:],
     "many names": long_option(119, b"\1a\0"),
 }
 
