@@ -47,9 +47,7 @@ DEFEND_S: Final = 10.0  # RFC 5227 section 2.4: an address is defended once in t
 OFFER_WAIT_S: Final = (
     0.25  # for the server that has the address which is asked for, when another one was faster
 )
-# Restored clients do not all ask in the same instant: they take a second, or a twentieth of what is left up to ten.
-REBOOT_SPREAD_S: Final = (1.0, 10.0)
-REBOOT_SPREAD_OF_LEFT: Final = 0.05
+REBOOT_SPREAD_S: Final = 1.0  # restored clients do not all ask in the same instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +143,25 @@ class Client:
         self._tries = 0
         self._naks = 0
         self._nak_reason = ""
+        self._spread = 0.0
         self._wake_at = math.inf  # RESEND or WAITED
 
-    def start(self, now: float, lease: Lease | None = None, requested: IPv4Address | None = None) -> None:
-        """Begin: with a `lease` that was had before, or by asking for an address, `requested` if it is free."""
+    def start(
+        self,
+        now: float,
+        lease: Lease | None = None,
+        requested: IPv4Address | None = None,
+        *,
+        spread: float = REBOOT_SPREAD_S,
+    ) -> None:
+        """Begin: with a `lease` that was had before, or by asking for an address, `requested` if it is free.
+
+        A lease that is due is asked for within `spread` seconds.
+        """
         if self.state is not State.INIT or math.isfinite(self._wake_at):
             raise RuntimeError(f"a client is started once; this one is {self.state.value}")
         self._journal.start(now)
-        self._requested = requested
+        self._requested, self._spread = requested, spread
         self.lease = lease
         if lease is None:
             self._handle(Input.START, now)
@@ -300,10 +309,7 @@ class Client:
             case Do.RELEASE:
                 self._send_release()
             case Do.SPREAD:
-                left = self.lease.expires_at - now if self.lease is not None else 0.0
-                least, most = REBOOT_SPREAD_S
-                spread = min(max(least, left * REBOOT_SPREAD_OF_LEFT), most)
-                self._wake_at = now + self._rng.uniform(0, spread)
+                self._wake_at = now + self._rng.uniform(0, self._spread)
             case Do.PAUSE:
                 # The first NAK is mostly about an old address: ask for a new one at once.
                 self._wake_at = now + (self._wait(self._naks - 2) if self._naks > 1 else 0.0)
@@ -447,22 +453,26 @@ class Client:
                 fuzz=self._rng.random(),
                 extra=self.identity.request,
             )
-            held = self.lease is not None and self.lease.address.ip == lease.address.ip
-            if not held and (why := self._why_not(lease.address.ip)):
-                raise LeaseError(f"it offers {lease.address.ip}, {why}")
         except LeaseError as error:
             self._journal.refused(message, str(error))
             return None
+        ip = lease.address.ip
+        held = self.lease is not None and self.lease.address.ip == ip
+        if why := "" if held else self._why_not(ip):
+            self._journal.refused(message, f"it is for {ip}, {why}")
         if what is Input.OFFER:
-            if self._requested not in (None, lease.address.ip):
+            # Of another address than the one wanted, or of one to be declined once it is had: who has a better one?
+            if why or self._requested not in (None, ip):
                 if self._offer is not None:
                     return None  # the first one stands, and its time runs
                 what = Input.ASIDE
             self._offer = lease
-        else:
-            self._fresh = lease
-            if self._probing is not None and Input.CANDIDATE in TABLE[self.state]:
-                return Input.CANDIDATE
+            return what
+        self._fresh = lease
+        if why:
+            return Input.CONFLICT if Input.CONFLICT in TABLE[self.state] else None
+        if self._probing is not None and Input.CANDIDATE in TABLE[self.state]:
+            return Input.CANDIDATE
         return what
 
     def _not_for_us(self, message: Message) -> str:

@@ -18,7 +18,18 @@ from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from terwayd.dhcp import frame, messages
-from terwayd.dhcp.client import Bound, Client, Event, Identity, Lost, Outgoing, Probing, Renewed, State
+from terwayd.dhcp.client import (
+    REBOOT_SPREAD_S,
+    Bound,
+    Client,
+    Event,
+    Identity,
+    Lost,
+    Outgoing,
+    Probing,
+    Renewed,
+    State,
+)
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.options import Kind
 from terwayd.dhcp.packet import BROADCAST, NO_ADDRESS, REPLY, Message, PacketError
@@ -28,7 +39,7 @@ from terwayd.errors import DhcpError
 log = logging.getLogger(__name__)
 
 # The loop's clock stands still while the machine sleeps, the leases' clock does not.
-MAX_SLEEP_S: Final = 30.0
+MAX_SLEEP_S: Final = 5.0
 
 ANNOUNCE_NUM: Final = 2  # RFC 5227 section 1.1
 ANNOUNCE_INTERVAL_S: Final = 2.0
@@ -206,7 +217,8 @@ class Engine:
         """Go on with a lease that an earlier run had; a client that runs under `key` is replaced."""
         self.forget(key)
         entry = self._add(key, identity)
-        entry.client.start(self._clock(), lease=lease)
+        spread = max(REBOOT_SPREAD_S, len(self._entries) * self._bucket.step)
+        entry.client.start(self._clock(), lease=lease, spread=spread)
         self._settle(entry)
 
     async def renew(self, key: Hashable, *, timeout: float) -> Lease:  # noqa: ASYNC109
@@ -512,13 +524,13 @@ class Bucket:
     """At most `rate` of something a second, and as many at once; says how long the next one is to wait."""
 
     def __init__(self, rate: int) -> None:
-        self._step = 1 / rate
+        self.step = 1 / rate
         self._burst = 1.0
         self._free_at = -math.inf
 
     def take(self, now: float) -> float:
         """Seconds that the one taken now must wait."""
-        self._free_at = max(self._free_at, now - self._burst) + self._step
+        self._free_at = max(self._free_at, now - self._burst) + self.step
         return max(0.0, self._free_at - now)
 
 

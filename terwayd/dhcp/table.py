@@ -97,6 +97,7 @@ TABLE: Final[Mapping[State, Mapping[Input, Go]]] = {
         Input.ASIDE: Go(State.SELECTING, (Do.AWAIT,)),  # then it is an OFFER like any other
         Input.ACK: Go(State.BOUND, (Do.BIND,)),  # only with rapid commit (RFC 4039)
         Input.CANDIDATE: Go(State.PROBING, (Do.PROBE,)),
+        Input.CONFLICT: Go(State.INIT, (Do.DECLINE, Do.BACK_OFF)),
         Input.RESEND: Go(State.SELECTING, (Do.DISCOVER,)),
         Input.EXHAUSTED: Go(State.SELECTING, (Do.COMPLAIN, Do.DISCOVER)),
         Input.RELEASE: Go(State.RELEASED),
@@ -104,6 +105,7 @@ TABLE: Final[Mapping[State, Mapping[Input, Go]]] = {
     State.REQUESTING: {
         Input.ACK: Go(State.BOUND, (Do.BIND,)),
         Input.CANDIDATE: Go(State.PROBING, (Do.PROBE,)),
+        Input.CONFLICT: Go(State.INIT, (Do.DECLINE, Do.BACK_OFF)),  # this host itself knows who has it
         Input.NAK: Go(State.INIT, (Do.REFUSED, Do.PAUSE)),
         Input.RESEND: Go(State.REQUESTING, (Do.REQUEST,)),
         Input.EXHAUSTED: Go(State.SELECTING, (Do.COMPLAIN, Do.OPEN, Do.DISCOVER)),

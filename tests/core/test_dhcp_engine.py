@@ -210,16 +210,21 @@ def test_a_link_that_is_down_is_tried_again() -> None:
 
 
 def test_an_address_that_this_node_knows_to_be_taken() -> None:
-    """By another of its clients, or by itself: no pod gets it, whatever a server offers; and it is told."""
+    """By another of its clients, or by itself: no pod gets it, whatever a server gives; it is declined, and told."""
 
     async def body(it: World) -> None:
         first = await it.engine.acquire("a", pod(), timeout=1)
         it.wire.answer_to = lambda message, kind: reply(message, kind, ip=first.address.ip)  # type: ignore[method-assign]
-        with pytest.raises(DhcpError, match=r"offers 192.0.2.57, which another client of this node has"):
-            await it.engine.acquire("b", pod(2), timeout=0.05)
+        task = asyncio.create_task(it.engine.acquire("b", pod(2), timeout=0.2))
+        await asyncio.sleep(0.05)
+        assert it.wire.kinds()[2:] == [Kind.DISCOVER], "another server may have a better one"
+        it.at(0.3)
+        with pytest.raises(DhcpError, match=r"it is for 192.0.2.57, which another client of this node has"):
+            await task
+        assert it.wire.kinds()[2:] == [Kind.DISCOVER, Kind.REQUEST, Kind.DECLINE]
         it.engine.release("a")
         it.engine._why_not = lambda key, ip: "which is the gateway's"
-        with pytest.raises(DhcpError, match=r"offers 192.0.2.57, which is the gateway's"):
+        with pytest.raises(DhcpError, match=r"it is for 192.0.2.57, which is the gateway's"):
             await it.engine.acquire("b", pod(2), timeout=0.05)
 
     run(body)

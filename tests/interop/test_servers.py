@@ -131,6 +131,24 @@ def test_declined_when_somebody_has_the_address(bare: Lan, kind: type[Server]) -
         assert squatter.ping(pod.address)
 
 
+def test_a_server_that_forgot_gives_nobody_a_pods_address(bare: Lan) -> None:
+    """Kea asks nobody before it gives an address: what another pod of the node has is declined."""
+    node, server = ready(bare), Kea(bare.gateway)
+    server.start(first="192.168.77.100", last="192.168.77.103", seconds=600)
+    first, second = node.pod("web-0"), node.pod("web-1")
+    first.add()
+    server.stop()
+    server.forget()
+    server.start()
+    with Capture(bare.gateway) as wire:
+        second.add()
+        (declined,) = wire.dhcp("DECLINE", second.mac)
+        assert declined.options[50] == first.address.packed
+    assert second.address != first.address
+    assert bare.host.ping(first.address)
+    assert bare.host.ping(second.address)
+
+
 def test_reserved_by_mac(bare: Lan, kind: type[Server]) -> None:
     node, server = ready(bare, '[dhcp]\nclient_id = "mac"\n'), kind(bare.gateway)
     pod = node.pod("db-0")
