@@ -11,7 +11,7 @@ import sys
 
 from .client import Client
 from .errors import exit_status, kind
-from .render import clean
+from .render import clean, coloured
 
 QUICK = (["status"], ["status", "--json"], ["status", "--brief"])
 
@@ -57,9 +57,10 @@ def _run(given: list[str]) -> object:
 
 def _say(message: str, hint: str) -> None:
     first, *more = message.splitlines() or [""]
-    print(f"error: {clean(first)}", *map(clean, more), sep="\n", file=sys.stderr)
+    red, bold, off = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") if coloured(sys.stderr) else ("", "", "")
+    print(f"{red}error:{off} {clean(first)}", *map(clean, more), sep="\n", file=sys.stderr)
     if hint:
-        print(f"hint: {clean(hint)}", file=sys.stderr)
+        print(f"{bold}hint:{off} {clean(hint)}", file=sys.stderr)
 
 
 def _usage(error: Exception, arguments: list[str]) -> int:

@@ -61,6 +61,11 @@ def on_terminal(stream: IO[str]) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def coloured(stream: IO[str]) -> bool:
+    """Whether it is a terminal whose user wants colours (no-color.org)."""
+    return on_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[None]:
     """Show on a terminal, while the block runs, that `what` is being done."""

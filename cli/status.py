@@ -78,6 +78,8 @@ def _page(status: dict[str, Any]) -> Page:
     told = {finding["message"] for finding in status["findings"]}
     if status["reason"] and status["state"] != "ready" and status["reason"] not in told:
         page.item(["  "], status["reason"])
+        if status["state"] == "down":
+            page.line("    → terwayctl setup")
     if host := status["host"]:
         gateways = "".join(f"  gw {gateway}" for gateway in host["gateways"])
         page.item(
@@ -90,7 +92,7 @@ def _page(status: dict[str, Any]) -> Page:
     for rule in status.get("rules", []):
         page.item(["  rules   "], f"{rule['where']}: {rule['what']}")
     page.item(["  config  "], status["config"])
-    for finding in status["findings"]:
+    for finding in sorted(status["findings"], key=lambda finding: finding["severity"] != "error"):
         _finding(page, finding)
     if status["pods"]:
         page.line()
@@ -107,6 +109,7 @@ def _page(status: dict[str, Any]) -> Page:
                 for pod in status["pods"]
             ],
             indent=2,
+            spare=("IFACE",),
         )
     return page
 

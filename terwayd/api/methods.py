@@ -19,7 +19,7 @@ from terwayd.config import Reload, values
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.table import State
-from terwayd.errors import TerwayError
+from terwayd.errors import DhcpError, TerwayError
 from terwayd.host.plan import Plan
 from terwayd.host.takeover import Standing
 from terwayd.model import Host
@@ -216,13 +216,13 @@ class Methods:
 
     async def _renew_lease(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         known, engine = self._attached(parameters)
-        await engine.renew(known.key, timeout=min(_RENEW, self._node.config.dhcp.timeout))
-        return self._lease_of(known, engine)
+        patience = min(_RENEW, self._node.config.dhcp.timeout)
+        return await self._changed(known, engine, engine.renew(known.key, timeout=patience))
 
     async def _release_lease(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         known, engine = self._attached(parameters)
-        await engine.replace(known.key, timeout=self._node.config.dhcp.timeout)
-        return self._lease_of(known, engine)
+        patience = self._node.config.dhcp.timeout
+        return await self._changed(known, engine, engine.replace(known.key, timeout=patience))
 
     def _attached(self, parameters: dict[str, Any]) -> tuple[Attachment, Engine]:
         container_id, ifname = parameters.get("container_id"), parameters.get("ifname")
@@ -233,9 +233,14 @@ class Methods:
         raise TerwayError(f"{ifname} of container {container_id} is not attached here", hint="terwayctl pods")
 
     @staticmethod
-    def _lease_of(known: Attachment, engine: Engine) -> dict[str, Any]:
+    async def _changed(known: Attachment, engine: Engine, change: Awaitable[Lease]) -> dict[str, Any]:
+        """The lease after `change`; an error names the pod."""
+        try:
+            lease = await change
+        except DhcpError as error:
+            raise DhcpError(f"{known}: {error.message}", hint=error.hint) from None
         state = engine.state(known.key)
-        return {"lease": _pod(known, engine.lease(known.key), state.value if state else "stopped")}
+        return {"lease": _pod(known, lease, state.value if state else "stopped")}
 
     async def _config(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         return {"path": self._node.config.path, "config": values(self._node.config)}

@@ -263,9 +263,11 @@ class Engine:
                 return await asked
         except TimeoutError:
             kept = client.lease is not None
-            state = "it has the old one still" if kept else "it goes on to ask"
+            what, state = (
+                ("not extended", "it goes on as it was") if kept else ("no lease", "it is asked for still")
+            )
             raise DhcpError(
-                f"no lease for {_mac(client.identity)}: {client.summary(self._clock())}; {state}",
+                f"{what}: {client.summary(self._clock())}; {state}",
                 hint=_HINT_KEPT if kept else self._hint(entry),
             ) from None
         finally:

@@ -103,7 +103,7 @@ def test_down_without_a_host(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     answer = status(state="down", reason="no NIC has a default route", host=None, since=time.time() + 60)
     assert ask(tmp_path, answer, "status") == 4
     assert capsys.readouterr().out == (
-        "✘ terwayd 1.0.0  down, 0 pods\n  no NIC has a default route\n  config  /etc/terway.toml\n"
+        "✘ terwayd 1.0.0  down, 0 pods\n  no NIC has a default route\n    → terwayctl setup\n  config  /etc/terway.toml\n"
     )
 
 
