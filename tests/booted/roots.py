@@ -19,7 +19,7 @@ from tests.lab.errors import LabError
 
 # What a small server has: systemd, and the manager of the NIC.
 INSTALLED = ("systemd", "systemd-sysv", "dbus", "iproute2", "ifupdown", "iputils-ping", "apt")
-AVAILABLE = ("python3", "python3-pyroute2", "python3-typer", "python3-systemd", "python3-rich")
+AVAILABLE = ("python3", "python3-pyroute2", "python3-typer", "python3-systemd", "python3-rich", "nftables")
 RECIPE = """
 mmdebstrap --quiet --variant=minbase --skip=cleanup/apt "--include=$3" --customize-hook="
     APT_CONFIG=\\$MMDEBSTRAP_APT_CONFIG apt-get -q -y install --download-only --no-install-recommends $4" "$1" "$2"

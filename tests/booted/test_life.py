@@ -31,6 +31,7 @@ pytestmark = pytest.mark.booted
 
 CONFIG = "/etc/terway.toml"
 PODS = 20
+RELEASES = ["bookworm", pytest.param("trixie", marks=pytest.mark.long)]
 APT = "apt-get install -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 
@@ -84,7 +85,7 @@ def version(machine: Booted) -> str:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("booted", ["bookworm", "trixie"], indirect=True)
+@pytest.mark.parametrize("booted", RELEASES, indirect=True)
 def test_twenty_pods_outlive_whatever_becomes_of_the_package(
     booted: Booted, lan: Lan, next_package: Path
 ) -> None:
@@ -215,7 +216,7 @@ def downgrade(machine: Booted, lan: Lan, address: IPv4Address) -> None:
     assert_ready(machine)
 
 
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+@pytest.mark.parametrize("suite", RELEASES)
 def test_a_root_without_systemd_is_as_it_was_before(suite: str, package: Path, next_package: Path) -> None:
     """As piuparts does it: install, upgrade, remove, purge where nothing runs, and the files compared."""
     with Booted("chroot", roots.root(suite)) as root:

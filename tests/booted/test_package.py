@@ -264,6 +264,9 @@ def test_removal_leaves_the_host_in_reach_and_says_so(booted: Booted, lan: Lan) 
     assert probe.loss.lost == [], probe.loss
     assert "the bridge mybr0 keeps working until the next boot" in said
     booted.write("/opt/cni/bin/bridge", foreign, 0o755)
+    booted.run(
+        "nft add table bridge terwayd; nft add table inet terwayd"
+    )  # those that had rules have them still
 
     booted.run("apt-get purge -y terwayd", env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=120)
     assert leftovers(booted) == []
@@ -274,10 +277,10 @@ def test_removal_leaves_the_host_in_reach_and_says_so(booted: Booted, lan: Lan) 
 
 
 def leftovers(machine: Booted) -> list[str]:
-    """Files and units of terwayd that are still there; the .deb of the test aside."""
+    """Files, units, rules and namespaces of terwayd that are still there; the .deb of the test aside."""
     found = machine.run(
         "find / -xdev -path /root -prune -o -path /var/cache/apt -prune -o -path /var/log -prune -o "
-        "\\( -name '*terway*' \\) -print; systemctl list-units --all --no-legend --plain '*terway*'"
+        "\\( -name '*terway*' \\) -print; systemctl list-units --all --no-legend --plain '*terway*'; nft list tables | grep terway; ip netns"
     ).stdout
     return found.splitlines()
 
