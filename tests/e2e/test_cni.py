@@ -9,7 +9,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import pytest
 
 from tests.lab import Lan, Node, Pod, ShimError, eventually
 from tests.lab.machine import children
+from tests.lab.pod import CONFLIST, PLUGIN
 
 CONFIG = """
 [dhcp]
@@ -657,3 +660,85 @@ def test_a_node_that_was_given_back(lan: Lan) -> None:
         other.add()
     pod.delete()  # else its runtime never gets rid of it
     node.daemon.term()  # type: ignore[union-attr]
+
+
+def test_status_tells_why_a_node_cannot_be_used(lan: Lan) -> None:
+    """Section 2, "STATUS": 50 for no ADDs, 51 where the containers that are here may have lost the network too.
+
+    The conflist is there exactly while the node takes pods; a DEL is served all the same.
+    """
+    node = lan.node("unusable", '[host]\nuplink = "eth9"\n')
+    node.start_daemon().wait_state("degraded")
+    assert not node.path(CONFLIST).exists()
+    text = '{"cniVersion":"1.1.0","name":"terway","type":"cni-terway"}'
+
+    def status(code: int, *words: str) -> None:
+        done = node.run([PLUGIN], input=text, env={"CNI_COMMAND": "STATUS"}, check=False)
+        told = json.loads(done.stdout or "{}")
+        assert (done.returncode, told.get("code", 0)) == (1 if code else 0, code), told
+        assert all(word in told["msg"] + told["details"] for word in words), told
+
+    node.write(PLUGIN, node.read("/usr/lib/cni/cni-terway"), 0o755)  # as of an earlier run
+    status(50, "it is degraded", "eth9")
+    node.daemon.term()  # type: ignore[union-attr]
+    node.write("/etc/terway.toml", "")
+    node.start_daemon().wait_ready()
+    status(0)
+    pod = node.pod("web-0")
+    pod.add()
+    conflist = node.read(CONFLIST)
+    node.run("ip link del eth0")  # the NIC is pulled out
+    eventually(lambda: not node.path(CONFLIST).exists(), 20.0, "the conflist is gone")
+    status(51, "it is degraded", "eth0")
+    node.write(CONFLIST, conflist)  # as a runtime remembers it
+    with failing(11, "this node takes no pods: it is degraded"):
+        node.pod("web-1").add()
+    pod.delete()
+    status(50)
+    node.daemon.term()  # type: ignore[union-attr]
+
+
+def test_an_add_takes_no_longer_than_it_may(lan: Lan) -> None:
+    node = lan.node("bounded", '[dhcp]\ntimeout = "60s"\n[cni]\nadd_timeout = "1s"\n')
+    node.start_daemon().wait_ready()
+    lan.dhcp.stop()
+    try:
+        pod = node.pod("web-0")
+        with failing(11, "ADD took longer than 1 s and was undone"):
+            pod.add()
+        assert 1 <= pod.seconds < 20
+        assert (veths(node), node.status()["pods"]) == ([], [])
+    finally:
+        lan.dhcp.start()
+    node.daemon.term()  # type: ignore[union-attr]
+
+
+def test_check_and_status_take_milliseconds(node: Node) -> None:
+    """In the daemon, with the pods of a whole node; the best of 20, since others use the processors too."""
+    pods = [node.pod(f"web-{number}") for number in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda pod: pod.add(), pods))
+    seconds: dict[str, list[float]] = {"CHECK": [], "STATUS": []}
+    for verb, taken in seconds.items():
+        environment = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": pods[0].container_id,
+            "CNI_NETNS": f"/run/netns/{pods[0].netns}",
+            "CNI_IFNAME": "eth0",
+        }
+        stdin = json.dumps({"cniVersion": "1.1.0", "name": "terway", "prevResult": pods[0].result})
+        call = {"method": "io.terway.Cni", "parameters": {"environment": environment, "stdin": stdin}}
+        opened = os.open(node.path(f"/run/netns/{pods[0].netns}"), os.O_RDONLY)
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(node.socket))
+                begin = time.perf_counter()
+                socket.send_fds(connection, [json.dumps(call).encode() + b"\0"], [opened])
+                assert connection.recv(1 << 16) == b'{"parameters":{}}\0'
+                taken.append(time.perf_counter() - begin)
+        os.close(opened)
+    print({verb: f"{min(taken) * 1e3:.2f} ms" for verb, taken in seconds.items()})
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda pod: pod.delete(), pods))
+    assert min(seconds["CHECK"]) < 0.02
+    assert min(seconds["STATUS"]) < 0.005

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.lab import Lan, Node, eventually
@@ -115,3 +117,21 @@ def test_podman_publishes_a_port_through_portmap(lan: Lan) -> None:
     wait_until_nothing_is_left(lan, node)
     assert not reaches(lan.host)
     assert "8080" not in node.run("iptables-save").stdout
+
+
+def test_a_container_in_two_networks(lan: Lan, node: Node, podman: Podman) -> None:
+    """terwayd's own, and one that an administrator wrote for addresses without DHCP."""
+    plugin = {"type": "cni-terway", "static": True, "capabilities": {"ips": True, "mac": True}}
+    second = {"cniVersion": "0.4.0", "name": "fixed", "plugins": [plugin]}
+    node.write("/etc/cni/net.d/20-fixed.conflist", json.dumps(second))
+
+    podman.run("web-0", "--network=terway", "--network=fixed:ip=192.168.77.60")
+
+    [lease] = lan.dhcp.leases()
+    shown = podman.exec("web-0", "ip", "-4", "-o", "addr", "show").split()
+    assert {f"{lease.address}/24", "192.168.77.60/24", "eth0", "eth1"} <= set(shown)
+    assert lan.host.ping(lease.address)
+    assert lan.host.ping("192.168.77.60")
+    assert {pod["network"] for pod in node.api("Leases")["leases"]} == {"terway", "fixed"}
+    podman("rm", "--force", "web-0")
+    wait_until_nothing_is_left(lan, node)
