@@ -321,8 +321,10 @@ class Attachments:
 
     @property
     def served(self) -> bool:
-        """Whether any of the pods has a way to Services."""
-        return bool(self._service_cidrs()) or any(known.service_cidrs for known in self)
+        """Whether any of the pods has a way to Services, or published ports: their answers come back the same way."""
+        chained = {item if isinstance(item, str) else item["type"] for item in self._config.cni.chain}
+        services = bool(self._service_cidrs()) or any(known.service_cidrs for known in self)
+        return services or "portmap" in chained
 
     def ports(self) -> list[Port]:
         """What the pods that are attached may send."""
