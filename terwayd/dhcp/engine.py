@@ -45,12 +45,12 @@ ANNOUNCE_NUM: Final = 2  # RFC 5227 section 1.1
 ANNOUNCE_INTERVAL_S: Final = 2.0
 
 _HINT_SILENT: Final = (
-    "see whether frames of other MAC addresses may pass (port security; ESXi: promiscuous mode and forged "
-    "transmits), and watch them: tcpdump -nei any 'port 67 or port 68'"
+    "terwayctl doctor dhcp tells whether frames of other MAC addresses may pass (port security; ESXi: promiscuous "
+    "mode and forged transmits); watch them: tcpdump -nei any 'port 67 or port 68'"
 )
 _HINT_FULL: Final = (
     "others on this node have leases: the DHCP server's range is full, most likely, or it is down by now; "
-    "see whether it answers: tcpdump -nei any 'port 67 or port 68'"
+    "terwayctl doctor dhcp, or watch it: tcpdump -nei any 'port 67 or port 68'"
 )
 _HINT_KEPT: Final = "see whether the DHCP server answers: tcpdump -nei any 'port 67 or port 68'"
 _HINT_REFUSED: Final = "look into the log of the DHCP server: is its range full, is this client shut out?"
