@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.core.test_cli_golden import validate
 from tests.lab import CommandError, Lan, Node, Pod, eventually
+from tests.lab.machine import CHECKOUT
 
 CONFLIST = "/etc/cni/net.d/10-terway.conflist"
 PLUGIN = "/opt/cni/bin/cni-terway"
@@ -150,13 +152,17 @@ def test_completion_knows_the_pods(node: Node) -> None:
     attached(node, "db-0")
 
     def completed(words: str) -> list[str]:
-        env = {
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(words.count(" ")),
-            "_TERWAYCTL_COMPLETE": "complete_bash",
-        }
-        return node.run(["/usr/bin/terwayctl"], env=env).stdout.split()
+        """What bash offers after `words`, by the file that the package installs."""
+        typed = shlex.join(words.split(" "))
+        script = f"""
+            . {CHECKOUT}/packaging/deb/completion
+            COMP_WORDS=({typed}) COMP_CWORD={words.count(" ")}
+            _terwayctl_completion /usr/bin/terwayctl
+            printf '%s\\n' "${{COMPREPLY[@]}}" """
+        return node.run(["bash", "-ec", script]).stdout.split()
 
+    assert completed("terwayctl lea") == ["leases"]
+    assert sorted(completed("terwayctl leases r")) == ["release", "renew"]
     assert completed("terwayctl leases renew ") == ["default/db-0", "default/web-0"]
     assert completed("terwayctl status default/w") == ["default/web-0"]
     assert completed("terwayctl logs d") == ["default/db-0", "default/web-0"]
