@@ -110,6 +110,30 @@ class Neighbour:
     ip: IPAddress
     mac: str
     permanent: bool = False
+    proxy: bool = False  # then the host answers for `ip`, and there is no `mac`
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of the routing policy; `attrs` are FRA attributes as (name, value).
+
+    `foreign` is whether it says more than that.
+    """
+
+    version: int
+    attrs: tuple[tuple[str, int | str], ...]
+    action: int = 1
+    src_len: int = 0
+    dst_len: int = 0
+    tos: int = 0
+    flags: int = 0
+    foreign: bool = False
+
+    def get(self, name: str) -> int | str | None:
+        return next((value for known, value in self.attrs if known == name), None)
+
+    def names(self, dev: str) -> bool:
+        return dev in (self.get("FRA_IIFNAME"), self.get("FRA_OIFNAME"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +144,7 @@ class Host:
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    rules: tuple[Rule, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
     def link(self, name: str) -> Link | None:

@@ -40,6 +40,7 @@ def before(host: Host, nic: Link, bridge: str, sysctls: Mapping[str, str]) -> Ho
         addresses=tuple(_on_nic(address, host, nic.name) for address in host.addresses_of(bridge)),
         routes=tuple(via_bridge(route, bridge, nic.name) for route in host.routes_of(bridge)),
         neighbours=(),
+        rules=host.rules,
         sysctls=known,
     )
 

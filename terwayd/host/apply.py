@@ -72,6 +72,10 @@ def do(netlink: Netlink, step: s.Step) -> None:
             netlink.delete_address(address)
         case s.AddNeighbour(neighbour):
             netlink.add_neighbour(neighbour)
+        case s.AddRule(rule):
+            netlink.add_rule(rule)
+        case s.DelRule(rule):
+            netlink.delete_rule(rule)
         case s.AddRoute(route):
             netlink.add_route(route)
         case s.DelRoute(route):

@@ -62,6 +62,10 @@ def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link, lease: Le
                 if lasting and address.interface not in there
                 else ""
             )
+        case s.AddRule(rule):
+            return (
+                f"the rule of priority {rule.get('FRA_PRIORITY')} is gone" if rule not in host.rules else ""
+            )
         case s.AddRoute(route):
             lasting = route.expires is None or bridge is None
             return f"the route {route.dst} is gone" if lasting and not _has(host, route) else ""

@@ -27,6 +27,7 @@ from terwayd.model import (
     Host,
     Link,
     Route,
+    Rule,
 )
 
 IFA_F_TEMPORARY = 0x01  # of IPv6; the same bit is "secondary" for IPv4
@@ -74,6 +75,8 @@ _SYSCTLS_6 = [
     "use_tempaddr",
 ]
 
+_RP_FILTER, _LOOSE = "net/ipv4/conf/{}/rp_filter", "2"
+
 COPIED_SYSCTLS = tuple([f"net/ipv4/conf/{{}}/{key}" for key in _SYSCTLS_4])
 COPIED_SYSCTLS += tuple([f"net/ipv6/conf/{{}}/{key}" for key in _SYSCTLS_6])
 NIC_SYSCTLS = ("net/ipv6/conf/{}/addr_gen_mode", "net/ipv6/conf/{}/disable_ipv6")
@@ -109,6 +112,12 @@ def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # no
     onto = [on_bridge(address, bridge) for address in addresses]
     moved = [via_bridge(route, nic.name, bridge) for route in routes]
     neighbours = [replace(n, dev=bridge) for n in host.neighbours if n.dev == nic.name]
+    rules = [rule for rule in host.rules if rule.names(nic.name)]
+    warnings += [
+        f"a rule of priority {rule.get('FRA_PRIORITY')} names {nic.name} and says more than terwayd carries over"
+        for rule in rules
+        if rule.foreign
+    ]
     ipv6 = host.sysctls.get(f"net/ipv6/conf/{nic.name}/disable_ipv6") == "0"
     mode = f"net/ipv6/conf/{nic.name}/addr_gen_mode"
 
@@ -120,6 +129,7 @@ def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # no
     steps += [s.AddAddress(address) for address in onto]
     steps += [s.AddNeighbour(neighbour) for neighbour in neighbours]
     steps.append(s.SetAlias(nic.name, uplink_alias(bridge), nic.alias))
+    steps += [s.AddRule(_for_bridge(rule, nic.name, bridge)) for rule in rules if not rule.foreign]
     steps += [s.Divert(nic.name, bridge, LOCAL_FREE_END), s.Enslave(nic.name, bridge)]
     steps.append(s.EndDivert(nic.name, bridge, LOCAL_FREE_END))
     steps += [s.AddRoute(route) for route in moved]
@@ -127,6 +137,8 @@ def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # no
     steps += [s.DelAddress(address) for address in reversed(addresses)]
     if ipv6:
         steps.append(s.SetSysctl(f"net/ipv6/conf/{nic.name}/disable_ipv6", "1", "0"))
+    if _strict(host, nic.name):
+        steps.append(s.SetSysctl(_RP_FILTER.format(bridge), "1", _LOOSE))
     steps += held.late
     finite = {address.interface.ip for address in addresses if address.valid is not None}
     lease = held.lease if held.lease is not None and held.lease.address in finite else None
@@ -178,6 +190,19 @@ def via_bridge(route: Route, nic: str, bridge: str) -> Route:
     return replace(route, dev=bridge if route.dev == nic else route.dev, hops=hops)
 
 
+def _for_bridge(rule: Rule, nic: str, bridge: str) -> Rule:
+    """`rule` with `bridge` in the place of `nic`."""
+    named = {"FRA_IIFNAME", "FRA_OIFNAME"}
+    attrs = tuple((name, bridge if name in named and value == nic else value) for name, value in rule.attrs)
+    return replace(rule, attrs=attrs)
+
+
+def _strict(host: Host, nic: str) -> bool:
+    """Whether the NIC takes packets only of those whom it would answer itself."""
+    values = {host.sysctls.get(_RP_FILTER.format(name), "0") for name in (nic, "all")}
+    return max(values) == "1"
+
+
 def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool, *, userspace_ra: bool) -> list[s.Step]:
     """What the NIC has different from the default that a new interface gets.
 
@@ -188,6 +213,8 @@ def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool, *, userspace_ra: boo
         value = host.sysctls.get(key.format(nic))
         if userspace_ra and key == "net/ipv6/conf/{}/accept_ra":
             value = "2" if host.sysctls.get(f"net/ipv6/conf/{nic}/forwarding") == "1" else "1"
+        if key == _RP_FILTER and _strict(host, nic):
+            value = _LOOSE  # while packets come in by the bridge and the routes are the NIC's still
         if value is not None and value != host.sysctls.get(key.format("default")):
             steps.append(s.SetSysctl(key.format(bridge), value))
     if ipv6:  # its link-local address is moved onto it: it makes none of its own

@@ -10,8 +10,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from terwayd.host.words import address_words, interface_words, ip_word, route_words
-from terwayd.model import Address, Neighbour, Route
+from terwayd.host.words import (
+    address_words,
+    interface_words,
+    ip_word,
+    neighbour_words,
+    route_words,
+    rule_words,
+)
+from terwayd.model import Address, Neighbour, Route, Rule
 
 _TABLE = "terwayd"
 
@@ -233,12 +240,34 @@ class AddNeighbour:
     neighbour: Neighbour
 
     def __str__(self) -> str:
-        n = self.neighbour
-        nud = "permanent" if n.permanent else "stale"
-        return f"ip neigh replace {n.ip} lladdr {n.mac} dev {n.dev} nud {nud}"
+        return neighbour_words(self.neighbour)
 
     def inverse(self) -> Step | None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """A rule that names the bridge as another names the NIC, which stays."""
+
+    rule: Rule
+
+    def __str__(self) -> str:
+        return f"ip{' -6' if self.rule.version == 6 else ''} rule add {rule_words(self.rule)}"
+
+    def inverse(self) -> Step:
+        return DelRule(self.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class DelRule:
+    rule: Rule
+
+    def __str__(self) -> str:
+        return f"ip{' -6' if self.rule.version == 6 else ''} rule del {rule_words(self.rule)}"
+
+    def inverse(self) -> Step:
+        return AddRule(self.rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +382,8 @@ Step = (
     | AddAddress
     | DelAddress
     | AddNeighbour
+    | AddRule
+    | DelRule
     | AddRoute
     | DelRoute
     | WriteFile

@@ -16,7 +16,7 @@ from terwayd import codec
 from terwayd.clock import boottime, epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, RolledBack
-from terwayd.host import adopt, dead_man, find_managers, verify
+from terwayd.host import adopt, dead_man, dependants, find_dependants, find_managers, verify
 from terwayd.host import apply as do
 from terwayd.host.drift import Drift, drift
 from terwayd.host.managers import hold
@@ -76,9 +76,12 @@ class Takeover:
             raise HostError(f"{found.busy} has not finished with {nic.name} yet", hint="terwayd waits for it")
         if found.lease is None:
             find_uplink(host, nic.name, settings.bridge)
-        sysctls = read_sysctls((*COPIED_SYSCTLS, *NIC_SYSCTLS), nic.name, "default")
-        host = Host(host.links, host.addresses, host.routes, host.neighbours, sysctls)
-        return plan(host, nic, settings.bridge, hold(found, nic.name, settings.bridge))
+        dependants.ready(host, nic, addressed=True)
+        dependants.refuse_root(find_dependants.root(), host, nic)
+        sysctls = read_sysctls((*COPIED_SYSCTLS, *NIC_SYSCTLS), nic.name, "default", "all")
+        host = replace(host, sysctls=sysctls)
+        wanted = plan(host, nic, settings.bridge, hold(found, nic.name, settings.bridge))
+        return replace(wanted, warnings=(*wanted.warnings, *find_dependants.warnings(nic.name)))
 
     def setup(self, netlink: Netlink, confirm_within: float | None = None) -> Standing:
         """Put the uplink under the bridge, unless it is there; RolledBack when it did not work out.
@@ -90,6 +93,8 @@ class Takeover:
         if self.standing(netlink) is not None:
             return self._stands(netlink)
         wanted = self.plan_setup(netlink)
+        for warning in wanted.warnings:
+            log.warning("%s", warning)
         host, settings = netlink.observe(), self.config.host
         candidates = verify.targets(settings.verify, host, wanted.uplink)
         expected = verify.answering(candidates, host, wanted.uplink)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from terwayd.model import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, RTNH_F_ONLINK, TABLE_MAIN, Address, Route
+from terwayd.model import (
+    IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
+    RTNH_F_ONLINK,
+    TABLE_MAIN,
+    Address,
+    Neighbour,
+    Route,
+    Rule,
+)
 
 _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
 _PROTOS = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
@@ -13,6 +22,16 @@ _FEATURE_ECN = 1
 _LOCKABLE = {"RTAX_MTU": 2, "RTAX_WINDOW": 3, "RTAX_RTT": 4, "RTAX_RTTVAR": 5, "RTAX_SSTHRESH": 6}
 _LOCKABLE |= {"RTAX_CWND": 7, "RTAX_ADVMSS": 8, "RTAX_REORDERING": 9}  # `ip` locks rto_min by itself
 _METRIC_WORDS = {"RTAX_CC_ALGO": "congctl"}
+_RULE_WORDS = {
+    "iif": "FRA_IIFNAME",
+    "oif": "FRA_OIFNAME",
+    "uidrange": "FRA_UID_RANGE",
+    "ipproto": "FRA_IP_PROTO",
+}
+_RULE_WORDS |= {"sport": "FRA_SPORT_RANGE", "dport": "FRA_DPORT_RANGE", "tun_id": "FRA_TUN_ID"}
+_SUPPRESSED = {"suppress_prefixlength": "FRA_SUPPRESS_PREFIXLEN", "suppress_ifgroup": "FRA_SUPPRESS_IFGROUP"}
+_RULE_TYPES = {3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+_INVERT, _TO_TABLE, _GOTO, _NONE = 0x2, 1, 2, 0xFFFFFFFF
 _TYPES = {1: "", 6: "blackhole ", 7: "unreachable ", 8: "prohibit "}
 
 
@@ -42,6 +61,40 @@ def address_words(address: Address) -> str:
     if address.flags & IFA_F_NODAD or address.interface.version == 6:
         words.append("nodad")
     return " ".join(words)
+
+
+def neighbour_words(n: Neighbour) -> str:
+    if n.proxy:
+        return f"ip neigh add proxy {n.ip} dev {n.dev}"
+    nud = "permanent" if n.permanent else "stale"
+    return f"ip neigh replace {n.ip} lladdr {n.mac} dev {n.dev} nud {nud}"
+
+
+def rule_words(rule: Rule) -> str:
+    """As ip-rule(8) takes it, after the word rule and the verb."""
+    known = dict(rule.attrs)
+    words = ["not"] if rule.flags & _INVERT else []
+    for word, name, length in (("from", "FRA_SRC", rule.src_len), ("to", "FRA_DST", rule.dst_len)):
+        words += [word, f"{known[name]}/{length}"] if name in known else []
+    words += ["tos", hex(rule.tos)] if rule.tos else []
+    if "FRA_FWMARK" in known:
+        words += ["fwmark", f"{known['FRA_FWMARK']:#x}/{known.get('FRA_FWMASK', 0xFFFFFFFF):#x}"]
+    for word, name in _RULE_WORDS.items():
+        words += [word, str(known[name]).replace(":", "-")] if name in known else []
+    if rule.action == _TO_TABLE:
+        words += ["table", str(known.get("FRA_TABLE", 0))]
+        for word, name in _SUPPRESSED.items():
+            words += [word, str(known[name])] if known.get(name, _NONE) != _NONE else []
+    elif rule.action == _GOTO:
+        words += ["goto", str(known["FRA_GOTO"])]
+    else:
+        words.append(_RULE_TYPES.get(rule.action, f"type{rule.action}"))
+    words += (
+        ["protocol", _PROTOS.get(int(known["FRA_PROTOCOL"]), str(known["FRA_PROTOCOL"]))]
+        if known.get("FRA_PROTOCOL")
+        else []
+    )
+    return " ".join([*words, "priority", str(known.get("FRA_PRIORITY", 0))])
 
 
 def _seconds(time: int | None) -> str:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
-from terwayd.model import Address, Hop, IPAddress, Link, Neighbour, Route
+from terwayd.model import Address, Hop, IPAddress, Link, Neighbour, Route, Rule
 
 Fields = dict[str, Any]
 
@@ -21,6 +21,8 @@ SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400  # nodad, home, mngtmpaddr, nopre
 _NUD_REACHABLE, _NUD_STALE, _NUD_PERMANENT = 0x02, 0x04, 0x80
 _NUD_USABLE = _NUD_REACHABLE | _NUD_STALE | 0x08 | 0x10 | _NUD_PERMANENT  # and delay, probe
 _USER_HZ = 100
+_FIB_RULE_INVERT = 0x2
+NTF_PROXY = 0x8
 # What a route may say that is not carried over; pyroute2 0.7 does not know RTA_NH_ID.
 _FOREIGN = {
     "RTA_SRC": "a source prefix",
@@ -199,8 +201,56 @@ def neighbour(message: Any, names: dict[int, str]) -> Neighbour | None:
     return Neighbour(names.get(message["ifindex"], ""), ip_address(dst), mac, permanent)
 
 
+def proxy(message: Any, names: dict[int, str]) -> Neighbour | None:
+    """RTM_NEWNEIGH of the table of proxies."""
+    dst = message.get_attr("NDA_DST")
+    if not dst or message["family"] not in _AF.values():
+        return None
+    return Neighbour(names.get(message["ifindex"], ""), ip_address(dst), "", proxy=True)
+
+
+def rule(message: Any) -> Rule:
+    """RTM_NEWRULE."""
+    attrs = [(name, value) for name, value in message["attrs"] if name != "FRA_PAD"]
+    known = tuple(
+        (name, value) for name, value in attrs if isinstance(value, int | str) and name[:3] == "FRA"
+    )
+    return Rule(
+        version=4 if message["family"] == _AF[4] else 6,
+        attrs=known,
+        action=message["action"],
+        src_len=message["src_len"],
+        dst_len=message["dst_len"],
+        tos=message["tos"],
+        flags=message["flags"] & _FIB_RULE_INVERT,
+        foreign=len(known) != len(attrs),
+    )
+
+
+def of_rule(rule: Rule) -> Fields:
+    """A rule as RTM_NEWRULE has it."""
+    table = rule.get("FRA_TABLE")
+    return {
+        "family": _AF[rule.version],
+        "table": table if isinstance(table, int) and table < 256 else 0,
+        "action": rule.action,
+        "src_len": rule.src_len,
+        "dst_len": rule.dst_len,
+        "tos": rule.tos,
+        "flags": rule.flags,
+        "attrs": [list(item) for item in rule.attrs],
+    }
+
+
 def of_neighbour(neighbour: Neighbour, index: int) -> Fields:
     """An entry of the interface with this index, as RTM_NEWNEIGH has it."""
+    if neighbour.proxy:
+        return {
+            "family": _AF[neighbour.ip.version],
+            "ifindex": index,
+            "flags": NTF_PROXY,
+            "attrs": [["NDA_DST", str(neighbour.ip)]],
+        }
     return {
         "family": _AF[neighbour.ip.version],
         "ifindex": index,

@@ -13,18 +13,22 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pyroute2 import IPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELROUTE,
+    RTM_DELRULE,
+    RTM_GETNEIGH,
     RTM_NEWADDR,
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
+    RTM_NEWRULE,
 )
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -39,6 +43,7 @@ from terwayd.model import (
     Link,
     Neighbour,
     Route,
+    Rule,
 )
 
 # pyroute2 0.7 stops at IFA_FLAGS; linux/if_addr.h goes on.
@@ -100,6 +105,7 @@ class Netlink:
             addresses=tuple(messages.address(message, names) for message in self._dump(self._ipr.get_addr)),
             routes=tuple(route for family in (2, 10) for route in self._routes(family, names)),
             neighbours=neighbours,
+            rules=tuple(self._rules()),
         )
 
     @staticmethod
@@ -119,6 +125,20 @@ class Netlink:
         for message in self._dump(self._ipr.get_neighbours):
             if (known := messages.neighbour(message, names)) is not None:
                 yield known
+        for message in self._dump(self._proxies):
+            if (known := messages.proxy(message, names)) is not None:
+                yield known
+
+    def _proxies(self) -> Iterable[Any]:
+        message = ndmsg()
+        message["flags"] = messages.NTF_PROXY
+        return cast("Iterable[Any]", self._ipr.nlm_request(message, RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP))
+
+    def _rules(self) -> Iterator[Rule]:
+        for family in (2, 10):
+            for message in self._dump(self._ipr.get_rules, family=family):
+                if message["family"] == family:
+                    yield messages.rule(message)
 
     # What is changed.
 
@@ -222,6 +242,16 @@ class Netlink:
         """Delete a route, which may be gone already, or its interface."""
         with _told(f"ip route del {route.dst} dev {route.dev}", errno.ESRCH, errno.ENODEV):
             self._send(rtmsg(), messages.of_route(route, self.index), RTM_DELROUTE, 0)
+
+    def add_rule(self, rule: Rule) -> None:
+        """Add a rule, which may be there already."""
+        with _told(f"ip rule add priority {rule.get('FRA_PRIORITY')}", errno.EEXIST):
+            self._send(fibmsg(), messages.of_rule(rule), RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL)
+
+    def delete_rule(self, rule: Rule) -> None:
+        """Delete a rule, which may be gone already."""
+        with _told(f"ip rule del priority {rule.get('FRA_PRIORITY')}", errno.ENOENT):
+            self._send(fibmsg(), messages.of_rule(rule), RTM_DELRULE, 0)
 
     def add_neighbour(self, neighbour: Neighbour) -> None:
         with _told(f"ip neigh replace {neighbour.ip} dev {neighbour.dev}"):

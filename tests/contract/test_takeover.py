@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -40,7 +41,6 @@ HOSTS: dict[str, tuple[str, ...]] = {
     "ipv4 alone": V4,
     "ipv6 alone": PLAIN[2:],
     "no gateway": (PLAIN[0], PLAIN[2]),
-    "no address": (),
     "secondaries and labels": (
         *PLAIN,
         "addr add 192.0.2.11/24 brd + dev eth0",
@@ -82,6 +82,14 @@ HOSTS: dict[str, tuple[str, ...]] = {
         "-6 route add default via fe80::1 dev eth0 table 100",
         "route add blackhole 10.66.0.0/16",
         "route add unreachable 10.67.0.0/16 metric 4278198272",
+    ),
+    "rules that name the NIC": (
+        *PLAIN,
+        "route add default via 192.0.2.2 dev eth0 table 100",
+        "rule add iif eth0 table 100 priority 900",
+        "rule add not from 10.0.0.0/8 iif eth0 fwmark 3/0xff ipproto tcp dport 80-90 table 4242 priority 901",
+        "rule add oif eth0 uidrange 7-9 table main suppress_prefixlength 0 priority 902 protocol static",
+        "-6 rule add iif eth0 to 2001:db8:7::/48 unreachable priority 903",
     ),
     "routes of every kind": (
         *PLAIN,
@@ -244,6 +252,10 @@ def leaves_no_trace(name: str) -> None:
         plan = takeover.plan_setup(netlink)
         apply.apply(netlink, plan.steps)
         assert drift(plan, netlink.observe()).found == ()
+        for family in ("-4", "-6"):
+            rules = run("ip", family, "rule").splitlines()
+            named = {rule.replace("eth0", "mybr0") for rule in rules if " eth0" in rule}
+            assert named <= set(rules), "what comes in by the bridge is held to the same rules"
         assert "master mybr0" in run("ip", "-d", "link", "show", "eth0")
         assert " inet" not in run("ip", "addr", "show", "dev", "eth0")
         assert "dev eth0" not in run("ip", "route", "show", "table", "all")
@@ -413,6 +425,48 @@ def refused_for_a_route(command: str) -> None:
     assert_as_before(before)
 
 
+def refused_as_it_is(words: str, *commands: str) -> None:
+    build("plain")
+    ip(*commands)
+    until(
+        lambda: ("NO-CARRIER" in run("ip", "link", "show", "eth0")) == ("linkdown" in batch(["-6"], "route"))
+    )
+    before = seen()
+    takeover, store = started()
+    with Netlink() as netlink:
+        with pytest.raises(HostError, match=words) as caught:
+            takeover.setup(netlink)
+        assert caught.value.hint
+        assert store.takeover() is None
+    assert_as_before(before)
+
+
+def names_it_elsewhere() -> None:
+    """Told by the plan and, as it is done, in the log; and it is as is told."""
+    build("plain")
+    rule = "table inet f { chain i { type filter hook input priority 0; iifname eth0 tcp dport 99 drop; }; }"
+    nft(rule)
+    listener = socket.create_server(("", 77))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+    takeover, _ = started()
+    with Netlink() as netlink:
+        told = "\n".join(takeover.plan_setup(netlink).warnings)
+        assert (
+            'the chain i of inet f names eth0, and sees what comes in by the bridge no more: iifname "eth0"'
+            in told
+        )
+        assert re.search(r"\(PID \d+\) listens on 0\.0\.0\.0%eth0:77 alone", told)
+        takeover.setup(netlink)
+        connect = "import socket; socket.create_connection(('192.0.2.10', 77), 0.5)"
+        done = subprocess.run(
+            ["ip", "netns", "exec", "lan", "/usr/bin/python3", "-c", connect],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        takeover.teardown(netlink)
+
+
 def silent_afterwards() -> None:
     """As a switch with port security: from a port of a bridge no ARP comes through."""
     rules = "table bridge t { chain o { type filter hook output priority 0; ether type arp drop; }; }"
@@ -501,18 +555,14 @@ def cannot_be_given_back() -> None:
 ME = "tests.contract.test_takeover"
 
 
-PROXIES = pytest.param(
-    "proxies", marks=pytest.mark.xfail(strict=True, reason="proxy neighbours are not carried over")
-)
-
-
-@pytest.mark.parametrize("name", [*[name for name in HOSTS if name != "proxies"], PROXIES])
+@pytest.mark.parametrize("name", HOSTS)
 def test_a_takeover_leaves_no_trace(name: str) -> None:
     check(ME, "leaves_no_trace", name)
 
 
 PRINTED = [
     *("plain", "secondaries and labels", "peer addresses", "tables and rules", "routes of every kind"),
+    *("rules that name the NIC", "proxies"),
     *("metrics of routes", "onlink", "multipath", "multipath of IPv6", "as by router advertisements"),
 ]
 
@@ -551,8 +601,25 @@ def test_a_route_that_cannot_be_carried_over_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "commands"),
+    [
+        ("eth0 carries mv0, which would fall silent", ("link add mv0 link eth0 type macvlan",)),
+        (
+            "eth0 is a port of the bridge other0 already",
+            ("link add other0 type bridge", "link set eth0 master other0"),
+        ),
+        ("eth0 has no carrier", ("-n lan link set lan0 down",)),
+        ("eth0 has no address", ("addr flush dev eth0 scope global",)),
+    ],
+)
+def test_a_nic_that_must_not_be_taken_is_left_as_it_is(words: str, commands: tuple[str, ...]) -> None:
+    check(ME, "refused_as_it_is", words, *commands)
+
+
+@pytest.mark.parametrize(
     "name",
     [
+        "names_it_elsewhere",
         *("refused_in_the_middle", "silent_afterwards", "silent_afterwards_by_ipv6", "silent_before"),
         *("of_an_earlier_boot", "of_another_process", "cannot_be_given_back"),
     ],

@@ -32,7 +32,13 @@ PURE = [
     *("terwayd.dhcp.packet", "terwayd.dhcp.table", "terwayd.host", "terwayd.host.plan"),
     *("terwayd.host.adopt", "terwayd.host.drift", "terwayd.host.words"),
     *("terwayd.host.lease", "terwayd.host.managers"),
-    *("terwayd.host.steps", "terwayd.host.uplink", "terwayd.pods", "terwayd.pods.identity"),
+    *(
+        "terwayd.host.dependants",
+        "terwayd.host.steps",
+        "terwayd.host.uplink",
+        "terwayd.pods",
+        "terwayd.pods.identity",
+    ),
     *("terwayd.pods.cached", "terwayd.pods.routes", "terwayd.pods.ruleset", "terwayd.pods.services"),
 ]
 DOORS = {"pyroute2": "terwayd.kernel.netlink", "systemd": "terwayd.systemd", "rich": "cli.render"}
