@@ -33,6 +33,7 @@ from terwayd.host.takeover import Standing, Takeover
 from terwayd.host.uplink import uplink_alias
 from terwayd.hostlease import HOST, HostLease
 from terwayd.kernel import local
+from terwayd.kernel.alarm import Alarm
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
@@ -193,6 +194,7 @@ class Node:
         self.engine = Engine(
             transport,
             clock=boottime,
+            alarm=Alarm(asyncio.get_running_loop()),
             rng=random.Random(),
             on_event=self._on_event,
             probing={"fast": FAST, "full": FULL}.get(dhcp.conflict_detection),

@@ -38,9 +38,6 @@ from terwayd.errors import DhcpError
 
 log = logging.getLogger(__name__)
 
-# The loop's clock stands still while the machine sleeps, the leases' clock does not.
-MAX_SLEEP_S: Final = 5.0
-
 ANNOUNCE_NUM: Final = 2  # RFC 5227 section 1.1
 ANNOUNCE_INTERVAL_S: Final = 2.0
 
@@ -85,6 +82,18 @@ class Watcher(Protocol):
         """A lease was had after `seconds`; None: in vain."""
 
 
+class Alarm(Protocol):
+    """Rings at a time of the leases' clock, which goes on while the machine sleeps: the loop's does not."""
+
+    on_ring: Callable[[], None]
+
+    def set(self, at: float) -> None:
+        """Ring at `at` and not at the time set before; at once when that is over."""
+
+    def close(self) -> None:
+        """End: it rings no more."""
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
     key: Hashable
@@ -109,6 +118,7 @@ class Engine:
         transport: Transport,
         *,
         clock: Callable[[], float],
+        alarm: Alarm | None = None,
         rng: random.Random,
         on_event: Callable[[Hashable, Event], None],
         probing: Probing | None = None,
@@ -135,7 +145,8 @@ class Engine:
         self._surveys: dict[tuple[int, bytes], Survey] = {}
         self._heap: list[tuple[float, int, _Entry]] = []
         self._pushes = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = alarm if alarm is not None else LoopAlarm(lambda: self._clock())
+        self._alarm.on_ring = self._tick
         self._closed = False
         transport.on_frame = self._receive
 
@@ -345,8 +356,7 @@ class Engine:
         self._closed = True
         for key in tuple(self._entries):
             self.forget(key)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.close()
         self._transport.close()
 
     def _add(self, key: Hashable, identity: Identity) -> _Entry:
@@ -460,9 +470,6 @@ class Engine:
 
     def _tick(self) -> None:
         """Feed time to the clients that are due; heap items of forgotten or moved deadlines fall away here."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         now = self._clock()
         while self._heap and self._heap[0][0] <= now:
             at, _, entry = heapq.heappop(self._heap)
@@ -473,19 +480,11 @@ class Engine:
         self._arm()
 
     def _arm(self) -> None:
-        """One timer for the nearest deadline, unless one runs that is not later."""
+        """Set the alarm to the nearest deadline."""
         while self._heap and self._heap[0][2].wake_at != self._heap[0][0]:
             heapq.heappop(self._heap)
-        if not self._heap or self._closed:
-            return
-        loop = asyncio.get_running_loop()
-        # Compared on the loop's clock: after a sleep the leases' clock is ahead of what was reckoned before it.
-        when = loop.time() + min(max(self._heap[0][0] - self._clock(), 0.0), MAX_SLEEP_S)
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(when, self._tick)
+        if self._heap and not self._closed:
+            self._alarm.set(self._heap[0][0])
 
     def _send(self, messages: Iterable[Outgoing]) -> None:
         for out in messages:
@@ -520,6 +519,23 @@ class Engine:
             kind = out.message.kind if out is not None else None
             name, mac = kind.name if kind else "ARP", data[6:12].hex(":")
             log.warning("%s of %s could not be sent: %s", name, mac, error.strerror or error)
+
+
+class LoopAlarm:
+    """An alarm by the event loop's timers, for a clock that runs as the loop's does."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.on_ring: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, at: float) -> None:
+        self.close()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self.on_ring)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Bucket:
