@@ -17,8 +17,8 @@ from tests.lab.machine import Process
 class Range:
     """What a server hands out, out of 192.168.77.0/24.  `by_mac` and `by_client_id`: reserved addresses.
 
-    `t1` and `t2`, where they are not the usual parts of the lease, are for Kea; `rapid_commit` and `tftp`
-    (option 66) for dnsmasq.
+    `t1` and `t2`, where they are not the usual parts of the lease, are for Kea; `rapid_commit` and
+    `options`, as dnsmasq writes them, for dnsmasq.
     """
 
     first: str = "192.168.77.100"
@@ -32,7 +32,7 @@ class Range:
     t1: int = 0
     t2: int = 0
     rapid_commit: bool = False
-    tftp: str = ""
+    options: tuple[str, ...] = ()
 
 
 @dataclass
@@ -187,7 +187,7 @@ class Dnsmasq(Server):
             f"dhcp-option-force=59,{r.seconds * 7 // 8}i",
         ]
         lines += ["dhcp-rapid-commit"] if r.rapid_commit else []
-        lines += [f"dhcp-option=66,{r.tftp}"] if r.tftp else []
+        lines += [f"dhcp-option={option}" for option in r.options]
         lines += [f"dhcp-host={mac},{ip}" for mac, ip in r.by_mac]
         lines += [f"dhcp-host=id:{colons(one)},{ip}" for one, ip in r.by_client_id]
         return "\n".join([*lines, ""])

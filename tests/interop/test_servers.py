@@ -195,7 +195,7 @@ def test_named_in_option_81(bare: Lan, kind: type[Server]) -> None:
 def test_two_messages_where_the_server_knows_how(bare: Lan, knows: bool) -> None:
     """RFC 4039; and another option asked for by its number."""
     node = ready(bare, "[dhcp]\nrapid_commit = true\nrequest = [66]\n")
-    server = Dnsmasq(bare.gateway, Range(rapid_commit=knows, tftp="boot.example"))
+    server = Dnsmasq(bare.gateway, Range(rapid_commit=knows, options=("66,boot.example",)))
     server.start()
     pod = node.pod("web-0")
     with Capture(bare.gateway) as wire:
@@ -210,6 +210,49 @@ def test_two_messages_where_the_server_knows_how(bare: Lan, knows: bool) -> None
         assert bare.host.ping(pod.address)
         pod.delete()
         eventually(lambda: not bare.gateway.read(server.leases).strip(), 2.0, "the server has it back")
+
+
+def test_what_comes_with_a_lease(bare: Lan) -> None:
+    """It is in the CNI result, the API, terwayctl and the database; and what changes with a renewal is followed and told."""
+    node = ready(bare)
+    options = ("42,192.168.77.5", "119,a.example,b.example", "26,1400", "15,a.example", "6,192.168.77.6")
+    routes = "121,0.0.0.0/0,192.168.77.1,10.0.0.0/8,192.168.77.2"
+    server = Dnsmasq(bare.gateway, Range(seconds=8, options=(*options, routes)))
+    server.start()
+    pod = node.pod("web-0")
+    result = pod.add()
+    assert result["dns"] == {
+        "nameservers": ["192.168.77.6"],
+        "domain": "a.example",
+        "search": ["a.example", "b.example"],
+    }
+    wanted = [{"dst": "0.0.0.0/0", "gw": "192.168.77.1"}, {"dst": "10.0.0.0/8", "gw": "192.168.77.2"}]
+    assert [route for route in wanted if route in result["routes"]] == wanted
+    assert pod.ip_json("link show dev eth0")[0]["mtu"] == 1400
+    (lease,) = node.api("Leases")["leases"]
+    assert (lease["ntp"], lease["mtu"], lease["dns"]) == (["192.168.77.5"], 1400, ["192.168.77.6"])
+    shown = node.terwayctl("leases", "show", "web-0").stdout
+    for text in ("192.168.77.5", "a.example b.example", "1400", "10.0.0.0/8 via 192.168.77.2"):
+        assert text in shown
+    assert any(
+        b'"ntp": ["192.168.77.5"]' in file.read_bytes()
+        for file in node.path("/var/lib/terwayd").glob("state.db*")
+    )
+    server.stop()
+    server.start(options=("26,1300", "6,192.168.77.7", routes.replace("10.0.0.0/8", "10.0.0.0/9")))
+    eventually(lambda: node.api("Leases")["leases"][0]["mtu"] == 1300, 10.0, "renewed", 0.1)
+    eventually(lambda: pod.ip_json("link show dev eth0")[0]["mtu"] == 1300, 3.0, "the pod's MTU")
+    eventually(
+        lambda: {"10.0.0.0/9"} == {r["dst"] for r in pod.ip_json("route show via 192.168.77.2")},
+        3.0,
+        "its routes",
+    )
+    for text in (
+        "dns 192.168.77.7 in place of 192.168.77.6",
+        "mtu 1300 in place of 1400",
+        "ntp none in place of",
+    ):
+        assert text in node.log()
 
 
 def test_an_exhausted_range_is_told(bare: Lan, kind: type[Server]) -> None:
