@@ -324,7 +324,7 @@ def _written(value: Any, key: Field[Any]) -> Any:
     if value is None:
         return next(word for word in ("auto", "any") if _means(word, key, None))
     if isinstance(value, float):
-        return f"{value:g}s"
+        return f"{value:f}".rstrip("0").rstrip(".") + "s"
     if isinstance(value, tuple):
         return [_written(item, key) for item in value]
     return value if isinstance(value, str | int | dict) else str(value)

@@ -12,10 +12,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terwayd.config import CniConfig, Config, DhcpConfig, HostConfig, MetricsConfig, PodsConfig, parse
+from cli.config import toml
+from terwayd.config import (
+    CniConfig,
+    Config,
+    DhcpConfig,
+    HostConfig,
+    MetricsConfig,
+    PodsConfig,
+    parse,
+    values,
+)
 from terwayd.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[2] / "etc/terway.toml"
+
+
+OTHERS = """
+[host]
+uplink = "ens3"
+verify = ["tcp:[2001:db8::1]:6443", "gateway"]
+verify_timeout = "500ms"
+confirm_timeout = "300m"
+[dhcp]
+servers = ["192.0.2.1", "192.0.2.2"]
+hostname = false
+vendor_class = 'quo"te\\\\'
+[pods]
+service_cidrs = ["10.96.0.0/12", "2001:db8::/64"]
+mtu = 1400
+[cni]
+bin_dirs = ["/opt/cni/bin", "/usr/lib/cni"]
+"""
 
 
 def refused(text: str) -> ConfigError:
@@ -235,6 +263,17 @@ def test_what_is_not_toml_is_told_with_its_line(text: str, line: str) -> None:
     error = refused(text)
     assert error.message.startswith("/etc/terway.toml is not TOML: ")
     assert line in error.message
+
+
+@pytest.mark.parametrize("text", ["", OTHERS])
+def test_what_is_shown_is_what_could_be_written(text: str) -> None:
+    config = parse(text)
+    shown = values(config)
+    assert {section: list(section_values) for section, section_values in shown.items()} == keys()
+    lines = (
+        f"{section}.{key} = {toml(shown[section][key])}\n" for section in shown for key in shown[section]
+    )
+    assert parse("".join(lines)) == config
 
 
 def asked(text: str) -> Config | ConfigError:

@@ -435,6 +435,19 @@ def test_renewal() -> None:
     assert it.deadline() == 600
 
 
+def test_renewal_by_hand() -> None:
+    it, lease = bound()
+    it.renew(7)
+    first = sent(it)
+    assert (state(it), first.message.kind, first.dst_ip) == (State.RENEWING, Kind.REQUEST, SERVER)
+    it.renew(8)  # it goes on with the transaction
+    assert sent(it).message.xid == first.message.xid
+    it.receive(reply(first.message, Kind.ACK), SERVER_MAC, 8)
+    assert it.lease is not None
+    assert it.lease.expires_at == 608
+    assert it.events() == [Renewed(it.lease, lease)]
+
+
 def test_a_renewed_address_may_differ() -> None:
     it, lease = bound()
     it.tick(300)

@@ -129,6 +129,49 @@ def test_acquire_renew_and_release() -> None:
     run(body)
 
 
+def test_renewed_and_replaced_by_hand() -> None:
+    async def body(it: World) -> None:
+        first = await it.engine.acquire("a", pod(), timeout=1)
+        it.now = 10
+        renewed = await it.engine.renew("a", timeout=1)
+        assert renewed.expires_at == first.expires_at + 10
+        again = await it.engine.replace("a", timeout=1)
+        assert it.wire.kinds()[-3:] == [Kind.RELEASE, Kind.DISCOVER, Kind.REQUEST]
+        assert it.engine.lease("a") == again
+        assert [type(event) for _, event in it.events] == [Renewed, Lost, Bound]
+        it.wire.answers = {Kind.REQUEST: Kind.NAK}
+        with pytest.raises(DhcpError, match="the server refused it"):
+            await it.engine.renew("a", timeout=1)
+        with pytest.raises(DhcpError, match="there is no lease"):
+            await it.engine.renew("a", timeout=1)
+
+    run(body)
+
+
+def test_nobody_answers_a_change_by_hand() -> None:
+    async def body(it: World) -> None:
+        lease = await it.engine.acquire("a", pod(), timeout=1)
+        it.wire.answers = {}
+        with pytest.raises(DhcpError, match=r"not extended: 1 REQUEST .* it goes on as it was"):
+            await it.engine.renew("a", timeout=0.02)
+        assert it.engine.lease("a") == lease
+        asking = asyncio.create_task(it.engine.renew("a", timeout=5))
+        await asyncio.sleep(0)
+        with pytest.raises(DhcpError, match="is being renewed already"):
+            await it.engine.renew("a", timeout=1)
+        it.engine.release("a")  # a DEL
+        with pytest.raises(DhcpError, match="was stopped"):
+            await asking
+        it.wire.answers = {Kind.DISCOVER: Kind.OFFER, Kind.REQUEST: Kind.ACK}
+        await it.engine.acquire("b", pod(2), timeout=1)
+        it.wire.answers = {}
+        with pytest.raises(DhcpError, match=r"no lease: 1 DISCOVER .* it is asked for still"):
+            await it.engine.replace("b", timeout=0.02)
+        assert it.engine.state("b") is State.SELECTING
+
+    run(body)
+
+
 def test_replies_find_their_client() -> None:
     async def body(it: World) -> None:
         leases = await asyncio.gather(*(it.engine.acquire(n, pod(n), timeout=1) for n in range(300)))
