@@ -55,6 +55,7 @@ FORBIDDEN = {
     "terwayd.api": ("terwayd.daemon",),
     "terwayd": ("cli", "terwayctl"),
 }
+SHIM = {"__future__", "_json", "_socket", "posix", "sys", "time"}
 
 
 def name_of(path: Path) -> str:
@@ -135,6 +136,12 @@ def test_a_module_imports_what_it_may(module: str) -> None:
 def test_each_library_is_used_at_its_door() -> None:
     for library, door in DOORS.items():
         assert any(below(name, library) for name in imports_of(door)), f"{door} does not import {library}"
+
+
+def test_the_shim_imports_built_in_modules_only() -> None:
+    source = (ROOT / "cli/shim.py").read_text()
+    assert imports(source, "cli.shim", inner=False) <= SHIM
+    assert imports(source, "cli.shim") - SHIM == {"json"}, "json is for errors, and imported there"
 
 
 @pytest.mark.parametrize(

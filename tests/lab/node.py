@@ -105,7 +105,7 @@ class Node(Machine):
         start = '#!/bin/sh\nPYTHONPATH={} exec {} -m {} "$@"\n'
         self.write("/usr/sbin/terwayd", start.format(MODULES, PYTHON, "terwayd"), 0o755)
         self.write("/usr/bin/terwayctl", start.format(MODULES, PYTHON, "terwayctl"), 0o755)
-        shim = CHECKOUT / "cli/cni-terway"
+        shim = CHECKOUT / "cli/shim.py"
         if shim.exists():
             self.write("/usr/lib/cni/cni-terway", shim.read_text(), 0o755)
         for directory in ("/var/lib/terwayd", "/etc/cni/net.d", "/opt/cni/bin", "/run/netns"):
