@@ -20,6 +20,8 @@ from terwayd.errors import ConfigError
 DEFAULT_PATH = "/etc/terway.toml"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _text(value: object) -> str:
@@ -178,6 +180,29 @@ def _listen(value: object) -> str:
     return text
 
 
+def _address(value: object) -> str | tuple[Interface, ...]:
+    expected = '"keep", "dhcp", or a list of addresses with their prefix length such as ["192.0.2.10/24"]'
+    if value in ("keep", "dhcp"):
+        return cast("str", value)
+    if not isinstance(value, list):
+        raise TypeError(expected)
+    try:
+        if all("/" in _text(item) for item in value):
+            return tuple(ipaddress.ip_interface(item) for item in value)
+    except (ValueError, TypeError):
+        pass
+    raise ValueError(expected)
+
+
+def _hosts(value: object) -> tuple[Address, ...]:
+    if not isinstance(value, list):
+        raise TypeError('a list of addresses such as ["192.0.2.1"]')
+    try:
+        return tuple(ipaddress.ip_address(_text(item)) for item in value)
+    except (ValueError, TypeError):
+        raise ValueError('a list of addresses such as ["192.0.2.1"]') from None
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -198,6 +223,10 @@ class HostConfig:
 
     uplink: str = _key("auto", _interface)
     bridge: str = _key("mybr0", _interface)
+    address: str | tuple[Interface, ...] = _key("keep", _address)
+    gateway: tuple[Address, ...] = _key((), _hosts)
+    dns: tuple[Address, ...] = _key((), _hosts)
+    mtu: int = _key(0, _mtu)
     verify: tuple[str, ...] = _key(("gateway",), _targets, live=True)
     verify_timeout: float = _key(10.0, _duration, live=True)
     confirm_timeout: float = _key(90.0, _duration, live=True)
@@ -309,7 +338,9 @@ def parse(text: str, path: str = DEFAULT_PATH) -> Config:
                 f"{path}: {name} must be a section", hint=f"write [{name}] on a line of its own"
             )
         sections[name] = _section(path, name, values)
-    return Config(path=path, **sections)
+    config = Config(path=path, **sections)
+    _on_link(config.host, path)
+    return config
 
 
 def values(config: Config) -> dict[str, dict[str, Any]]:
@@ -335,6 +366,17 @@ def _means(word: str, key: Field[Any], value: object) -> bool:
         return bool(key.metadata["parse"](word) == value)
     except (ValueError, TypeError):
         return False
+
+
+def _on_link(host: HostConfig, path: str) -> None:
+    """Raise ConfigError for a gateway that none of the addresses reaches."""
+    networks = [address.network for address in host.address if not isinstance(address, str)]
+    for gateway in host.gateway:
+        if not gateway.is_link_local and not any(gateway in network for network in networks):
+            raise ConfigError(
+                f"{path}: host.gateway {gateway} is in the network of none of host.address",
+                hint='address and gateway go together, such as address = ["192.0.2.10/24"], gateway = ["192.0.2.1"]',
+            )
 
 
 def _section(path: str, name: str, values: dict[str, object]) -> Any:

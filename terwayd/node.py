@@ -222,7 +222,12 @@ class Node:
         await self.firewall.up(self._attachments.ports(), services=self._attachments.served)
         self.spawn(self._ranges.search())
         self.host_lease = HostLease(
-            self.engine, self._worker, self._takeover, spawn=self.spawn, on_change=self._on_change
+            self.engine,
+            self._worker,
+            self._takeover,
+            spawn=self.spawn,
+            on_change=self._on_change,
+            on_moved=self._replug,
         )
         await self.host_lease.adopt(standing)
 
@@ -251,6 +256,8 @@ class Node:
                 for known in list(pods):
                     await pods.delete(known.key)
             install.remove_conflist(self.config.cni)
+            if self.host_lease is not None:
+                self.host_lease.close(give_back=True)
             self._stop_pods()
             self.firewall.down()
             if self._probation is not None:
@@ -281,6 +288,8 @@ class Node:
         return gone
 
     def _stop_pods(self) -> None:
+        if self.host_lease is not None:
+            self.host_lease.close()
         if self.engine is not None:
             self.engine.close()
         if self._attachments is not None:

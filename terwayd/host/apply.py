@@ -50,6 +50,8 @@ def do(netlink: Netlink, step: s.Step) -> None:
             netlink.delete_link(name)
         case s.SetUp(dev):
             netlink.set_link(dev, state="up")
+        case s.SetDown(dev):
+            netlink.set_link(dev, state="down")
         case s.SetAlias(dev, alias):
             netlink.set_link(dev, ifalias=alias)
         case s.SetMac(dev, mac):

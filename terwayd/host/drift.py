@@ -48,7 +48,8 @@ def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link, lease: Le
         case s.AddBridge(name):
             return f"the bridge {name} is gone" if bridge is None else ""
         case s.SetUp(dev):
-            return f"{dev} is down" if bridge is None or not bridge.up else ""
+            link = nic if dev == nic.name else bridge
+            return f"{dev} is down" if link is None or not link.up else ""
         case s.SetAlias(dev, alias):
             return f"{dev} is not marked as ours" if nic.alias != alias else ""
         case s.Enslave(dev, name):

@@ -13,6 +13,7 @@ from terwayd.model import Link
 
 _CLIENTS = {"dhclient": "dhclient", "dhcpcd": "dhcpcd"}
 _TIMEOUT = 5.0
+_RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
 
 
 def find(nic: Link) -> Found:
@@ -42,6 +43,7 @@ def find(nic: Link) -> Found:
         dns=_resolved("dns", nic.name),
         domains=_resolved("domain", nic.name),
         systemd=Path("/run/systemd/system").is_dir(),
+        resolved=_RESOLVED.exists(),
         nm_note=(note, device),
         # It waits for a NIC to become configured, and would wait in vain for one that was taken away.
         busy="systemd-networkd" if waits else "",
@@ -107,7 +109,7 @@ def _of(client: Client, nic: Link) -> Leased | None:
 
 def _resolved(what: str, dev: str) -> tuple[str, ...]:
     """What systemd-resolved has for `dev`, where it runs: `resolvectl` prints "Link 2 (eth0): 192.0.2.1"."""
-    if not Path("/run/systemd/resolve/io.systemd.Resolve").exists():
+    if not _RESOLVED.exists():
         return ()
     return tuple(_output("resolvectl", "--no-pager", what, dev).partition("): ")[2].split())
 

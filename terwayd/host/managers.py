@@ -51,6 +51,7 @@ class Found:
     systemd: bool = False
     nm_note: tuple[str, str] = ("", "")
     busy: str = ""
+    resolved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,11 @@ class Held:
     userspace_ra: bool = False
 
 
-def hold(found: Found, nic: str, bridge: str) -> Held:
-    """What keeps the managers that were found away from `nic`, `bridge` and the pods' interfaces."""
+def hold(found: Found, nic: str, bridge: str, dns: tuple[str, ...] = ()) -> Held:
+    """What keeps the managers that were found away from `nic`, `bridge` and the pods' interfaces.
+
+    `dns` are name servers in place of the NIC's.
+    """
     # A client would put back the addresses that it sees go, or take the name servers out of resolv.conf.
     early: list[s.Step] = [
         s.StopClient(client.name, nic, back=_start(client, nic, found)) for client in found.clients
@@ -89,7 +93,9 @@ def hold(found: Found, nic: str, bridge: str) -> Held:
     if found.ifupdown and found.systemd:
         early.append(s.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
         late.append(_systemctl("daemon-reload"))
-    if found.dns:
+    if dns and found.resolved:
+        late.append(s.Run(("resolvectl", "dns", bridge, *dns)))
+    elif found.dns:
         # It does not always see that the NIC has its address again; what it knows outlives its restart.
         again = ("systemctl", "try-restart", "systemd-resolved")
         late.append(s.Run(("resolvectl", "dns", bridge, *found.dns), back=again))

@@ -96,8 +96,18 @@ class Plan:
     lease: Leased | None = None
 
 
-def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # noqa: B008 - frozen
+def plan(
+    host: Host,
+    nic: Link,
+    bridge: str,
+    held: Held = Held(),  # noqa: B008 - frozen
+    *,
+    mtu: int = 0,
+    given: tuple[s.Step, ...] = (),
+) -> Plan:
     """The steps that put `nic` under a new `bridge` and move what it has onto it, its managers `held`.
+
+    `mtu` is another than the NIC's, or 0; `given` are addresses and routes that the bridge gets besides.
 
     Raises Refused where something that cannot be carried over depends on the NIC.
     """
@@ -121,22 +131,31 @@ def plan(host: Host, nic: Link, bridge: str, held: Held = Held()) -> Plan:  # no
     ipv6 = host.sysctls.get(f"net/ipv6/conf/{nic.name}/disable_ipv6") == "0"
     mode = f"net/ipv6/conf/{nic.name}/addr_gen_mode"
 
-    steps: list[s.Step] = [*held.early, s.AddBridge(bridge, nic.mac, nic.mtu)]
+    mtu = mtu or nic.mtu
+    steps: list[s.Step] = [*held.early]
+    if mtu != nic.mtu:
+        steps.append(s.SetMtu(nic.name, mtu, nic.mtu))
+    steps.append(s.AddBridge(bridge, nic.mac, mtu))
     steps += _sysctls(host, nic.name, bridge, ipv6, userspace_ra=held.userspace_ra)
-    if ipv6:
+    if ipv6 and nic.up:
         steps.append(s.SetSysctl(mode, "1", host.sysctls.get(mode, "0")))
-    steps += [s.SetUp(bridge), s.AddPort(bridge, LOCAL_PORT, LOCAL_FREE_END, nic.mtu)]
+    steps += [s.SetUp(bridge), s.AddPort(bridge, LOCAL_PORT, LOCAL_FREE_END, mtu)]
     steps += [s.AddAddress(address) for address in onto]
+    steps += [step for step in given if isinstance(step, s.AddAddress)]
     steps += [s.AddNeighbour(neighbour) for neighbour in neighbours]
     steps.append(s.SetAlias(nic.name, uplink_alias(bridge), nic.alias))
     steps += [s.AddRule(_for_bridge(rule, nic.name, bridge)) for rule in rules if not rule.foreign]
     steps += [s.Divert(nic.name, bridge, LOCAL_FREE_END), s.Enslave(nic.name, bridge)]
     steps.append(s.EndDivert(nic.name, bridge, LOCAL_FREE_END))
+    deaf = [s.SetSysctl(f"net/ipv6/conf/{nic.name}/disable_ipv6", "1", "0")] if ipv6 else []
+    if not nic.up:  # without IPv6 from the start, and down again before it has that back: it makes no address
+        steps += [*deaf, s.SetUp(nic.name, back=True)]
     steps += [s.AddRoute(route) for route in moved]
+    steps += [step for step in given if isinstance(step, s.AddRoute)]
     steps += [s.DelRoute(route) for route in reversed(routes)]
     steps += [s.DelAddress(address) for address in reversed(addresses)]
-    if ipv6:
-        steps.append(s.SetSysctl(f"net/ipv6/conf/{nic.name}/disable_ipv6", "1", "0"))
+    if nic.up:
+        steps += deaf
     if _strict(host, nic.name):
         steps.append(s.SetSysctl(_RP_FILTER.format(bridge), "1", _LOOSE))
     steps += held.late
@@ -217,7 +236,9 @@ def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool, *, userspace_ra: boo
             value = _LOOSE  # while packets come in by the bridge and the routes are the NIC's still
         if value is not None and value != host.sysctls.get(key.format("default")):
             steps.append(s.SetSysctl(key.format(bridge), value))
-    if ipv6:  # its link-local address is moved onto it: it makes none of its own
+    moves = any(address.link_local for address in host.addresses_of(nic) if address.interface.version == 6)
+    if ipv6 and (moves or host.sysctls.get(f"net/ipv6/conf/{nic}/addr_gen_mode", "0") == "1"):
+        # Its link-local address is moved onto it, or it has none: it makes none of its own.
         steps.append(s.SetSysctl(f"net/ipv6/conf/{bridge}/addr_gen_mode", "1"))
     return steps
 

@@ -54,13 +54,27 @@ class DelLink:
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
+    """`back` is whether it was down before and is to be so again."""
+
     dev: str
+    back: bool = False
 
     def __str__(self) -> str:
         return f"ip link set {self.dev} up"
 
     def inverse(self) -> Step | None:
-        return None  # the bridge goes with its AddBridge
+        return SetDown(self.dev) if self.back else None  # the bridge goes with its AddBridge
+
+
+@dataclass(frozen=True, slots=True)
+class SetDown:
+    dev: str
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} down"
+
+    def inverse(self) -> Step:
+        return SetUp(self.dev, back=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +384,7 @@ Step = (
     AddBridge
     | DelLink
     | SetUp
+    | SetDown
     | SetAlias
     | SetMac
     | SetMtu

@@ -16,9 +16,10 @@ from terwayd import codec
 from terwayd.clock import boottime, epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, RolledBack
-from terwayd.host import adopt, dead_man, dependants, find_dependants, find_managers, verify
+from terwayd.host import addressing, adopt, dead_man, dependants, find_dependants, find_managers, verify
 from terwayd.host import apply as do
 from terwayd.host.drift import Drift, drift
+from terwayd.host.lease import Leased
 from terwayd.host.managers import hold
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
 from terwayd.host.steps import AddAddress, AddRoute, Release, Run, Step, StopClient, undo
@@ -76,12 +77,18 @@ class Takeover:
             raise HostError(f"{found.busy} has not finished with {nic.name} yet", hint="terwayd waits for it")
         if found.lease is None:
             find_uplink(host, nic.name, settings.bridge)
-        dependants.ready(host, nic, addressed=True)
+        addressing.refuse(settings, host, nic, found)
+        dependants.ready(host, nic, addressed=settings.address == "keep")
         dependants.refuse_root(find_dependants.root(), host, nic)
         sysctls = read_sysctls((*COPIED_SYSCTLS, *NIC_SYSCTLS), nic.name, "default", "all")
         host = replace(host, sysctls=sysctls)
-        wanted = plan(host, nic, settings.bridge, hold(found, nic.name, settings.bridge))
-        return replace(wanted, warnings=(*wanted.warnings, *find_dependants.warnings(nic.name)))
+        held = hold(found, nic.name, settings.bridge, tuple(map(str, settings.dns)))
+        given = addressing.given(settings, host, nic)
+        wanted = plan(host, nic, settings.bridge, held, mtu=settings.mtu, given=given)
+        told = [*wanted.warnings, *find_dependants.warnings(nic.name)]
+        if settings.dns and not found.resolved:
+            told.append("host.dns: systemd-resolved does not run here, so /etc/resolv.conf stays as it is")
+        return replace(wanted, warnings=tuple(told))
 
     def setup(self, netlink: Netlink, confirm_within: float | None = None) -> Standing:
         """Put the uplink under the bridge, unless it is there; RolledBack when it did not work out.
@@ -207,10 +214,16 @@ class Takeover:
         current = self.standing(netlink)
         before = self.leased_interface(current) if current is not None else None
         record = self._store.takeover()
-        if current is None or before is None or record is None:
+        if current is None or record is None:
             return None
         wanted = current
-        if address != before:
+        if before is None and self.config.host.address == "dhcp":
+            lease = Leased(address.ip, addressing.client_id(current), router=router)
+            wanted = addressing.leased(current, address, lease)
+            self._store.write_takeover(replace(record, plan=codec.encode(wanted)))
+        elif before is None:
+            return None
+        elif address != before:
             wanted = readdressed(current, before, address, router)
             self._store.write_takeover(replace(record, plan=codec.encode(wanted)))
         for step in wanted.steps:

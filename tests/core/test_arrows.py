@@ -33,6 +33,7 @@ PURE = [
     *("terwayd.host.adopt", "terwayd.host.drift", "terwayd.host.words"),
     *("terwayd.host.lease", "terwayd.host.managers"),
     *(
+        "terwayd.host.addressing",
         "terwayd.host.dependants",
         "terwayd.host.steps",
         "terwayd.host.uplink",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import fields
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,17 @@ def test_nothing_said_is_the_default(text: str) -> None:
 
 def test_the_defaults() -> None:
     assert Config() == Config(
-        HostConfig("auto", "mybr0", verify=("gateway",), verify_timeout=10.0, confirm_timeout=90.0),
+        HostConfig(
+            "auto",
+            "mybr0",
+            address="keep",
+            gateway=(),
+            dns=(),
+            mtu=0,
+            verify=("gateway",),
+            verify_timeout=10.0,
+            confirm_timeout=90.0,
+        ),
         DhcpConfig(
             timeout=60.0,
             client_id="pod",
@@ -102,6 +112,10 @@ def test_every_key() -> None:
     [host]
     uplink = "ens18"
     bridge = "br-lan"
+    address = ["192.0.2.10/24"]
+    gateway = ["192.0.2.1"]
+    dns = ["192.0.2.53"]
+    mtu = 1400
     verify = ["gateway", "tcp:192.0.2.5:6443", "tcp:[2001:db8::5]:443"]
     verify_timeout = "500ms"
     confirm_timeout = "5m"
@@ -132,7 +146,17 @@ def test_every_key() -> None:
     listen = "[::]:9753"
     """
     assert parse(text, "/tmp/t.toml") == Config(
-        HostConfig("ens18", "br-lan", ("gateway", "tcp:192.0.2.5:6443", "tcp:[2001:db8::5]:443"), 0.5, 300.0),
+        HostConfig(
+            "ens18",
+            "br-lan",
+            (IPv4Interface("192.0.2.10/24"),),
+            (IPv4Address("192.0.2.1"),),
+            (IPv4Address("192.0.2.53"),),
+            1400,
+            ("gateway", "tcp:192.0.2.5:6443", "tcp:[2001:db8::5]:443"),
+            0.5,
+            300.0,
+        ),
         DhcpConfig(120.0, "mac", "fqdn", "", (66, 150), True, "fast", 10, (IPv4Address("192.0.2.1"),)),
         PodsConfig(
             "random", (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")), False, 1400, "off", "down"
@@ -171,6 +195,10 @@ WRONG = {
         ),
         *('["tcp:192.0.2.5:65536"]', '["tcp:192.0.2.5:x"]', '["192.0.2.5:80"]', '["gateway", ""]', "true"),
     ],
+    "host.address": ['"static"', '"192.0.2.10/24"', '["192.0.2.10"]', '["x/24"]', "[7]", "true", "7"],
+    "host.gateway": ['"192.0.2.1"', '["x"]', "[7]", '["192.0.2.1/24"]', "7"],
+    "host.dns": ['"192.0.2.1"', '["lan.example"]', "7"],
+    "host.mtu": ['"1500"', "68", "true"],
     "host.confirm_timeout": ["90", '"0s"', '"x"', "[]"],
     "host.verify_timeout": ["10", "10.0", '"10"', '"0s"', '"-1s"', '"1 day"', '"s"', "true"],
     "dhcp.timeout": ["60", '"sixty"', '"1e3s"', '"0.0ms"', "[]"],
@@ -210,6 +238,17 @@ WRONG = {
     "cni.add_timeout": ["90", '"0s"', '"5m"'],
     "cni.conf_dir": ['"etc/cni"', '""', "7", '["/etc/cni/net.d"]', '"/etc/\\u0000"'],
 }
+
+
+def test_a_gateway_is_in_the_network_of_an_address() -> None:
+    host = parse(
+        '[host]\naddress = ["192.0.2.10/24", "2001:db8::10/64"]\ngateway = ["192.0.2.1", "fe80::1"]'
+    ).host
+    assert host.address == (IPv4Interface("192.0.2.10/24"), IPv6Interface("2001:db8::10/64"))
+    assert host.gateway == (IPv4Address("192.0.2.1"), IPv6Address("fe80::1"))
+    for address in ('"keep"', '"dhcp"', "[]", '["198.51.100.10/24"]'):
+        error = refused(f'[host]\naddress = {address}\ngateway = ["192.0.2.1"]')
+        assert "host.gateway 192.0.2.1 is in the network of none of host.address" in error.message
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key in WRONG for value in WRONG[key]])
