@@ -82,7 +82,7 @@ def _unwrap(method: str, data: bytes) -> dict[str, Any]:
     if error == "io.terway.Failed":
         raise RemoteError(
             str(parameters.get("message", "")) or f"{method} failed",
-            hint=str(parameters.get("hint", "")),
+            hint=str(parameters.get("hint") or LOGS),
             kind=str(parameters.get("kind", "")),
         )
     if error in ("org.varlink.service.MethodNotFound", "org.varlink.service.MethodNotImplemented"):
