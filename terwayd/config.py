@@ -257,6 +257,7 @@ class PodsConfig:
     mtu: int = _key(0, _mtu, live=True)
     ipv6: str = _key("slaac", _one_of("slaac", "off"), live=True)
     lost_lease: str = _key("keep", _one_of("keep", "replace", "down"), live=True)
+    antispoof: bool = _key(True, _flag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,9 @@ class Node:
         self._worker = Worker()
         self._pods_worker = Worker()  # so that no ADD waits for a look at the host
         self._takeover = Takeover(store, config)
-        self.firewall = Firewall(config.host.bridge, antispoof=False, on_repair=self._repaired)
+        self.firewall = Firewall(
+            config.host.bridge, antispoof=config.pods.antispoof, on_repair=self._repaired
+        )
         self._ranges = ServiceRanges(config.pods.service_cidrs, on_found=lambda: self.spawn(self._serve()))
         self._attachments: Attachments | None = None
         self._changing = asyncio.Lock()

@@ -39,6 +39,7 @@ def wish(call: Call) -> Wish:
         static=static,
         hostname=_annotation(call, "hostname") or call.args.get("NERDCTL_CNI_DHCP_HOSTNAME", ""),
         service_cidrs=_service_cidrs(call.config),
+        antispoof=_antispoof(call),
     )
 
 
@@ -116,6 +117,21 @@ def _service_cidrs(config: Mapping[str, Any]) -> tuple[IPv4Network, ...]:
         return (IPv4Network(text),) if text else ()
     except ValueError:
         raise _wrong("serviceIPCIDR", text, "a network such as 10.96.0.0/12") from None
+
+
+def _antispoof(call: Call) -> bool:
+    """Whether what the interface sends is held to its own addresses: unless somebody says no."""
+    for key, given, code in (
+        ("antispoof", call.config.get("antispoof"), _INVALID),
+        (f"{PREFIX}antispoof", _annotation(call, "antispoof"), _INVALID),
+        ("args.cni.antispoof", _cni_args(call).get("antispoof"), _INVALID),
+        ("CNI_ARGS: ANTISPOOF", call.args.get("ANTISPOOF"), _BAD_ENVIRONMENT),
+    ):
+        if given is False or given == "false":
+            return False
+        if given is not None and given is not True and given not in ("", "true"):
+            raise _wrong(key, given, "true or false", code)
+    return True
 
 
 def _annotation(call: Call, key: str) -> str:

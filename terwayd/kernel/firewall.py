@@ -19,6 +19,6 @@ def remove(bridge: str) -> None:
         with contextlib.closing(Nftables()) as nftables:
             for family in NFT_FAMILIES:
                 nftables.delete_table(family, NFT_TABLE)
-        iptables.settle(bridge, wanted=False)
+            iptables.settle(bridge, nftables.forwarding(), wanted=False)
     except (KernelError, OSError) as error:
         log.warning("rules of terwayd stay in the kernel: %s", error)

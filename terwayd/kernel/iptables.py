@@ -10,10 +10,11 @@ import contextlib
 import errno
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from terwayd.errors import KernelError
-from terwayd.kernel.nftables import Chain, Nftables
+from terwayd.kernel.nftables import Chain
 
 _COMMENT = "terwayd"
 _USER = "DOCKER-USER"
@@ -48,13 +49,14 @@ def has(chain: Chain) -> bool:
     return chain.family in _NFT and (chain.table, chain.name) == ("filter", "FORWARD")
 
 
-def settle(bridge: str, *, wanted: bool = True) -> tuple[list[str], list[str]]:
+def settle(bridge: str, chains: Iterable[Chain], *, wanted: bool = True) -> tuple[list[str], list[str]]:
     """Have the rule where something is dropped, and nowhere else: where it stands, and what was changed for that.
 
+    `chains` are all those of nftables for what is forwarded, iptables' among them.
     KernelError when iptables refuses, or a table of its is there without the command.
     """
     stands, changed = [], []
-    for tool in _in_use():
+    for tool in _in_use(chains):
         forward, user = _list(tool, "FORWARD"), _list(tool, _USER)
         place, commands = changes(forward, user, bridge, wanted=wanted)
         for command in commands:
@@ -65,9 +67,7 @@ def settle(bridge: str, *, wanted: bool = True) -> tuple[list[str], list[str]]:
     return stands, changed
 
 
-def _in_use() -> list[str]:
-    with contextlib.closing(Nftables()) as nftables:
-        chains = nftables.forwarding()
+def _in_use(chains: Iterable[Chain]) -> list[str]:
     found = [_NFT[chain.family] for chain in chains if has(chain)]
     for tool, names in _LEGACY.items():
         with contextlib.suppress(OSError):

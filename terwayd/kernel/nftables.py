@@ -36,7 +36,7 @@ _HEADER = struct.Struct("=IHHII")
 _PATIENCE = 20.0  # seconds; somebody else's transaction may have thousands of rules
 _MAX_ELEMENTS = 500  # of one message: an attribute has 64 KiB
 
-Keys = Mapping[str, "frozenset[bytes] | set[bytes]"]
+Keys = Mapping[str, set[bytes]]
 
 
 @dataclass(frozen=True, slots=True)

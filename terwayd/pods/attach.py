@@ -333,7 +333,9 @@ class Attachments:
 
     def _port(self, known: Attachment, *addresses: IPv4Address) -> Port:
         ipv6 = self._config.pods.ipv6 == "slaac"
-        return Port(known.host_ifname, known.mac, addresses, ipv6=ipv6, guarded=known.antispoof)
+        return Port(
+            known.host_ifname, known.mac, known.container_id, addresses, ipv6=ipv6, guarded=known.antispoof
+        )
 
     def _plug(self, netlink: Netlink, known: Attachment, descriptor: int, bridge: Link) -> veth.Opened:
         if known.service_cidrs:

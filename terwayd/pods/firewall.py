@@ -93,15 +93,17 @@ class Firewall:
     def admit(self, port: Port) -> None:
         """Have a pod's port hold to what `port` says, from the time when this returns.  Blocking, in any thread."""
         with self._alone:
-            before = self._ports.get(port.name)
+            before = self._of_pod(port.pod)
             self._ports[port.name] = port
-            self._change(before, port)
+            self._change(before, self._of_pod(port.pod))
 
     def dismiss(self, name: str) -> None:
         """Forget a port that is gone.  Blocking, in any thread."""
         with self._alone:
-            if (before := self._ports.pop(name, None)) is not None:
-                self._change(before, None)
+            if (port := self._ports.get(name)) is not None:
+                before = self._of_pod(port.pod)
+                del self._ports[name]
+                self._change(before, self._of_pod(port.pod))
 
     def down(self) -> None:
         """Keep nothing any more; what is there stays."""
@@ -125,12 +127,15 @@ class Firewall:
             self._socket = Nftables()
         return self._socket
 
-    def _change(self, before: Port | None, after: Port | None) -> None:
-        if not (self._antispoof or self.services):
+    def _of_pod(self, pod: str) -> list[Port]:
+        return [port for port in self._ports.values() if port.pod == pod]
+
+    def _change(self, before: list[Port], after: list[Port]) -> None:
+        old, new = keys_of(before), keys_of(after)
+        if old == new or not (self._antispoof or self.services):
             return
-        old, new = (port.keys() if port is not None else {} for port in (before, after))
-        removed = {key: old[key] - new.get(key, frozenset()) for key in old}
-        added = {key: new[key] - old.get(key, frozenset()) for key in new}
+        removed = {key: old[key] - new[key] for key in old}
+        added = {key: new[key] - old[key] for key in new}
         try:
             self._nftables.change("bridge", NFT_TABLE, removed, added)
             self._generation += 1
@@ -162,8 +167,8 @@ class Firewall:
 
     def _settle(self) -> list[str]:
         """Others' rules: what was changed there."""
-        self._accepting, changed = iptables.settle(self._bridge)
         chains = self._nftables.forwarding()
+        self._accepting, changed = iptables.settle(self._bridge, chains)
         trouble = [
             _dropped(chain, self._bridge) for chain in chains if chain.drops and not iptables.has(chain)
         ]

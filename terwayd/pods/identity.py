@@ -81,6 +81,7 @@ class Wish:
     static: bool = False
     hostname: str = ""
     service_cidrs: tuple[IPv4Network, ...] = ()
+    antispoof: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ def attachment(policy: Policy, key: Key, wish: Wish, *, netns: str, random: byte
         client_id="" if policy.client_id == "mac" else _client_id(own).hex(),
         hostname=host_name(wish.hostname or name) if policy.hostname or wish.hostname else "",
         service_cidrs=wish.service_cidrs,
+        antispoof=wish.antispoof,
     )
 
 

@@ -7,9 +7,9 @@ else does; no rule of it is a pod's own: the pods are elements of sets, which ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 
 from terwayd.model import NFT_FAMILIES, NFT_TABLE
 
@@ -17,7 +17,6 @@ _SETS = {
     "ports": "type ifname",
     "macs": "type ifname . ether_addr",
     "leased": "type ifname . ether_addr . ipv4_addr",
-    "assigned": "typeof iifname . ether saddr . @nh,64,128",
     "identifiers": "typeof iifname . ether saddr . @nh,128,64",
 }
 SETS = tuple(_SETS)
@@ -80,7 +79,6 @@ _ANTISPOOF = """
     }
     chain ipv6 {
         iifname . ether saddr . @nh,128,64 @identifiers goto ipv6_own
-        iifname . ether saddr . @nh,64,128 @assigned goto ipv6_own
         ip6 saddr :: iifname . ether saddr @macs goto ipv6_unspecified
         goto refuse
     }
@@ -105,7 +103,6 @@ _ANTISPOOF = """
     }
     chain target {
         iifname . ether saddr . @th,128,64 @identifiers accept
-        iifname . ether saddr . @th,64,128 @assigned accept
         goto refuse
     }
     chain multicast_listener {
@@ -116,28 +113,37 @@ _ANTISPOOF = """
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """The host's end of a pod's veth, and what the pod may send through it.  `guarded` False: anything."""
+    """The host's end of a pod's veth, and what it is that the pod has behind it.  `guarded` False: it may send anything.
+
+    With `ipv6` it has the addresses that the kernel makes of its MAC, under any prefix: the link-local one, and those
+    of the prefixes that a router announces.  Ports of one `pod` may send with each other's addresses, as a host with
+    two interfaces on one LAN does, but each with its own MAC.
+    """
 
     name: str
     mac: str
-    addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    pod: str
+    addresses: tuple[IPv4Address, ...] = ()
     ipv6: bool = True
     guarded: bool = True
 
-    def keys(self) -> dict[str, frozenset[bytes]]:
-        """Its elements, by set."""
-        mac = bytes.fromhex(self.mac.replace(":", ""))
+    @property
+    def _mac(self) -> bytes:
+        return bytes.fromhex(self.mac.replace(":", ""))
+
+    def _elements(self, beside: Iterable[Port]) -> Iterator[tuple[str, bytes]]:
+        """Each with its set; `beside` are the ports of its pod, itself included."""
         name = self.name.encode().ljust(16, b"\0")
-        own = name + mac + bytes(2)  # each part of a key fills whole words
-        found = {"macs": {own}}
-        if self.guarded:
-            found["ports"] = {name}
-            for address in self.addresses:
-                key = "leased" if address.version == 4 else "assigned"
-                found.setdefault(key, set()).add(own + address.packed)
-            if self.ipv6:
-                found["identifiers"] = {own + interface_identifier(mac)}
-        return {key: frozenset(found.get(key, ())) for key in SETS}
+        own = name + self._mac + bytes(2)  # each part of a key fills whole words
+        yield "macs", own
+        if not self.guarded:
+            return
+        yield "ports", name
+        for port in beside:
+            for address in port.addresses:
+                yield "leased", own + address.packed
+            if port.ipv6:
+                yield "identifiers", own + interface_identifier(port._mac)
 
 
 def interface_identifier(mac: bytes) -> bytes:
@@ -146,11 +152,15 @@ def interface_identifier(mac: bytes) -> bytes:
 
 
 def keys_of(ports: Iterable[Port]) -> dict[str, set[bytes]]:
-    """The elements of all `ports`, by set."""
-    found: dict[str, set[bytes]] = {key: set() for key in SETS}
+    """The elements of `ports`, by set; of a pod it takes all of its ports."""
+    pods: dict[str, list[Port]] = {}
     for port in ports:
-        for key, elements in port.keys().items():
-            found[key] |= elements
+        pods.setdefault(port.pod, []).append(port)
+    found: dict[str, set[bytes]] = {key: set() for key in SETS}
+    for beside in pods.values():
+        for port in beside:
+            for key, element in port._elements(beside):
+                found[key].add(element)
     return found
 
 

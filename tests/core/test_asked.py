@@ -161,3 +161,25 @@ def test_previous_results_in_every_shape() -> None:
         assert before.addresses == {"192.0.2.7/24"}
         assert before.routes == {("0.0.0.0/0", "192.0.2.1")}
     assert protocol.previous(call()) is protocol.previous(call(prevResult=None)) is None
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        {"antispoof": False},
+        {"runtimeConfig": annotated(antispoof="false")},
+        {"args": {"cni": {"antispoof": False}}},
+        {"cni_args": "ANTISPOOF=false"},
+    ],
+)
+def test_an_interface_need_not_be_held_to_its_addresses(asking: dict[str, Any]) -> None:
+    assert not asked.wish(call(**asking)).antispoof
+    assert asked.wish(call("net1", runtimeConfig=annotated(antispoof="false"))).antispoof
+
+
+@pytest.mark.parametrize(
+    "asking", [{"antispoof": "no"}, {"args": {"cni": {"antispoof": 0}}}, {"cni_args": "ANTISPOOF=off"}]
+)
+def test_whether_it_is_held_to_them_is_said_clearly(asking: dict[str, Any]) -> None:
+    with pytest.raises(CniError, match="is not true or false"):
+        asked.wish(call(**asking))

@@ -136,6 +136,7 @@ def test_every_key() -> None:
     mtu = 1400
     ipv6 = "off"
     lost_lease = "down"
+    antispoof = false
     [cni]
     name = "lan-1.x_y"
     bin_dirs = ["/usr/libexec/cni", "/opt/cni/bin"]
@@ -159,7 +160,13 @@ def test_every_key() -> None:
         ),
         DhcpConfig(120.0, "mac", "fqdn", "", (66, 150), True, "fast", 10, (IPv4Address("192.0.2.1"),)),
         PodsConfig(
-            "random", (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")), False, 1400, "off", "down"
+            "random",
+            (IPv4Network("10.96.0.0/12"), IPv6Network("fd00::/108")),
+            False,
+            1400,
+            "off",
+            "down",
+            False,
         ),
         CniConfig(
             "lan-1.x_y",
@@ -216,6 +223,7 @@ WRONG = {
     "pods.mtu": ['"1500"', "1500.0", "true", "false", "68", "575", "65536", "-1"],
     "pods.ipv6": ["true", '"dhcp"', "6"],
     "pods.lost_lease": ["true", '"stay"', "1"],
+    "pods.antispoof": ['"true"', "1", "[]"],
     "cni.name": ['""', '"a/b"', '"-x"', '".x"', "7", '"a b"', '"a\\n"'],
     "cni.bin_dirs": ['"/opt/cni/bin"', '["opt"]', "[7]", '["/opt/cni/bin", "x"]', '["/a\\u0000b"]', "true"],
     "metrics.listen": [

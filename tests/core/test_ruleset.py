@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -9,31 +10,41 @@ import pytest
 from terwayd.kernel.iptables import changes
 from terwayd.pods.ruleset import SETS, Port, interface_identifier, keys_of, ruleset
 
-POD = Port("tw0123456789ab", "1a:ae:7a:95:68:5c", (IPv4Address("192.168.0.57"), IPv6Address("fd00::57")))
+POD = Port("tw0123456789ab", "1a:ae:7a:95:68:5c", "c0ffee", (IPv4Address("192.168.0.57"),))
 NAME = b"tw0123456789ab\0\0"
 OWN = NAME + bytes.fromhex("1aae7a95685c0000")
+IDENTIFIER = bytes.fromhex("18ae7afffe95685c")
 
 
 def test_the_elements_of_a_pod() -> None:
-    assert POD.keys() == {
+    assert keys_of([POD]) == {
         "ports": {NAME},
         "macs": {OWN},
         "leased": {OWN + bytes([192, 168, 0, 57])},
-        "assigned": {OWN + IPv6Address("fd00::57").packed},
-        "identifiers": {OWN + bytes.fromhex("18ae7afffe95685c")},
+        "identifiers": {OWN + IDENTIFIER},
     }
 
 
 def test_a_pod_that_is_not_guarded_is_known_by_its_mac_alone() -> None:
-    assert {
-        key
-        for key, elements in Port(POD.name, POD.mac, POD.addresses, guarded=False).keys().items()
-        if elements
-    } == {"macs"}
+    found = keys_of([replace(POD, guarded=False)])
+    assert {key for key, elements in found.items() if elements} == {"macs"}
 
 
 def test_a_pod_without_ipv6_has_no_identifier() -> None:
-    assert not Port(POD.name, POD.mac, ipv6=False).keys()["identifiers"]
+    assert not keys_of([replace(POD, ipv6=False)])["identifiers"]
+
+
+def test_interfaces_of_one_pod_have_each_others_addresses_and_their_own_macs() -> None:
+    other = Port("twbeside", "02:00:00:00:00:02", "c0ffee", (IPv4Address("192.168.0.58"),))
+    beside = b"twbeside".ljust(16, b"\0") + bytes.fromhex("0200000000020000")
+    found = keys_of(
+        [POD, other, Port("twstranger", "02:00:00:00:00:03", "b0b", (IPv4Address("192.168.0.59"),))]
+    )
+    ips = [bytes([192, 168, 0, 57]), bytes([192, 168, 0, 58])]
+    assert {key for key in found["leased"] if b"stranger" not in key} == {
+        mac + ip for mac in (OWN, beside) for ip in ips
+    }
+    assert {OWN + IDENTIFIER, beside + IDENTIFIER} < found["identifiers"]
 
 
 def test_the_kernels_own_link_local_address() -> None:
@@ -45,7 +56,8 @@ def test_the_kernels_own_link_local_address() -> None:
 
 def test_no_rule_is_a_pods_own() -> None:
     others = [
-        Port(f"tw{n:012x}", f"02:00:00:00:00:{n:02x}", (IPv4Address("10.0.0.0") + n,)) for n in range(99)
+        Port(f"tw{n:012x}", f"02:00:00:00:00:{n:02x}", str(n), (IPv4Address("10.0.0.0") + n,))
+        for n in range(99)
     ]
     few, many = (ruleset("mybr0", ports, antispoof=True, services=True) for ports in ([], others))
     assert [line for line in few.splitlines() if " set " not in line] == [

@@ -1,0 +1,155 @@
+"""A pod with all capabilities in its namespace tries to be somebody else: the LAN hears nothing of it.
+
+Raw frames (frames.py), heard on another host of the LAN.  A pod whose network has `antispoof` off sends the same ones,
+and each of them is heard there: so each test can fail.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e import frames
+from tests.lab import Lan, Node, Pod, eventually
+from tests.lab.machine import CHECKOUT, PYTHON
+
+FRAMES = [PYTHON, "-IS", str(CHECKOUT / "tests/e2e/frames.py")]
+OFF = {"antispoof": False}
+
+
+@pytest.fixture(scope="module")
+def lan() -> Iterator[Lan]:
+    with Lan() as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def node(lan: Lan) -> Node:
+    node = lan.node("n1", "")
+    node.start_daemon().wait_ready()
+    lan.dhcp.restart(ra=True)
+    # What neither bridge would pass on, whatever the rules: LLDP.
+    node.run("ip link set mybr0 type bridge group_fwd_mask 0x4000")
+    lan.wire("link set lan type bridge group_fwd_mask 0x4000")
+    return node
+
+
+@pytest.fixture(scope="module")
+def held(node: Node) -> Pod:
+    pod = node.pod("held")
+    pod.add()
+    return pod
+
+
+@pytest.fixture(scope="module")
+def free(node: Node) -> Pod:
+    pod = node.pod("free")
+    pod.add(config=OFF)
+    return pod
+
+
+def order(lan: Lan, pod: Pod, names: list[str]) -> dict[str, Any]:
+    return {
+        "mac": pod.mac,
+        "ip": str(pod.address),
+        "victim_mac": "52:54:00:77:00:77",
+        "victim_ip": "192.168.77.77",
+        "router_mac": lan.gateway.mac_of("eth0"),
+        "router_ip": lan.gateway_ip,
+        "frames": names,
+    }
+
+
+def heard(lan: Lan, pod: Pod, names: list[str]) -> set[str]:
+    """Which of these frames of the pod the host hears."""
+    with lan.host.popen([*FRAMES, "hear", "eth0"], stdout=subprocess.PIPE) as hearing:
+        assert hearing.stdout is not None
+        assert hearing.stdout.readline() == b"hearing\n"
+        pod.run([*FRAMES, "send", "eth0", json.dumps(order(lan, pod, names))])
+        return set(json.loads(hearing.stdout.read())) - {"end"}
+
+
+def known(lan: Lan, pod: Pod) -> tuple[list[str], list[str]]:
+    sender = frames.Sender(order(lan, pod, []))
+    return list(sender.legitimate()), list(sender.attacks())
+
+
+def test_what_is_its_own_a_pod_may_send(lan: Lan, held: Pod) -> None:
+    legitimate, _ = known(lan, held)
+    assert heard(lan, held, legitimate) == set(legitimate)
+
+
+def test_none_of_the_attacks_reaches_the_lan(lan: Lan, node: Node, held: Pod, free: Pod) -> None:
+    _, attacks = known(lan, held)
+    assert heard(lan, held, attacks) == set()
+    assert heard(lan, free, attacks) == set(attacks), "with the filter off each is heard"
+    assert "1 pod held to their own MAC" in node.terwayctl("status").stdout
+
+
+def test_a_pod_has_its_ipv6_addresses_and_reaches_the_lan(lan: Lan, held: Pod) -> None:
+    def settled() -> bool:
+        infos = [info for link in held.ip_json("-6 addr show dev eth0") for info in link["addr_info"]]
+        return {"fd77", "fe80"} <= {
+            info["local"].split(":")[0] for info in infos if not info.get("tentative")
+        }
+
+    eventually(settled, 20.0, "an address by the router's announcement")
+    assert held.ping(lan.host_ip6, count=2)
+    assert lan.host.ping(held.address)
+    assert held.ping(lan.world)
+
+
+def test_nobody_may_take_the_filter_away(lan: Lan, node: Node, held: Pod, free: Pod) -> None:
+    """Flushed while the daemon runs: it is back at once.  While it does not: it holds, and comes back with it."""
+    _, attacks = known(lan, held)
+    some = attacks[:8]
+
+    port = next(pod["host_ifname"] for pod in node.status()["pods"] if pod["name"] == "held")
+
+    def back() -> bool:
+        told = node.run("nft list table bridge terwayd", check=False).stdout
+        return "goto pod" in told and f'"{port}"' in told.partition("set macs")[0]
+
+    for command in (
+        "nft flush ruleset",
+        "nft flush table bridge terwayd",
+        "nft delete element bridge terwayd ports",
+    ):
+        node.run(f"{command} {{ {port} }}" if "element" in command else command)
+        eventually(back, 5.0, f"mended: {command}")
+        assert heard(lan, held, some) == set()
+    assert node.daemon is not None
+    node.daemon.kill9()
+    assert heard(lan, held, some) == set()
+    node.run("nft flush ruleset")
+    assert heard(lan, held, some) == set(some)
+    node.start_daemon().wait_ready()
+    assert heard(lan, held, some) == set()
+    assert heard(lan, free, some) == set(some)
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {
+            "config": {
+                "runtimeConfig": {"io.kubernetes.cri.pod-annotations": {"terway.io/antispoof": "false"}}
+            }
+        },
+        {"args": {"ANTISPOOF": "false"}},
+    ],
+    ids=["annotation", "argument"],
+)
+def test_it_is_off_where_somebody_says_so(lan: Lan, node: Node, off: dict[str, Any]) -> None:
+    pod = node.pod("web-0")
+    pod.add(**off)
+    assert heard(lan, pod, ["no ip at all"]) == {"no ip at all"}
+    pod.delete()
+    pod.add()
+    assert heard(lan, pod, ["no ip at all"]) == set()
+    pod.delete()
+    assert node.run("nft list set bridge terwayd macs").stdout.count('"tw') == len(node.status()["pods"])
