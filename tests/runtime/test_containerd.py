@@ -70,7 +70,7 @@ def test_ctr_run_again_gets_the_same_address(lan: Lan, containerd: Containerd) -
     leases = []
     for _ in range(2):
         running = containerd.start("web-0")
-        leases += lan.dhcp.leases()
+        leases += eventually(lan.dhcp.leases, 2.0, "the server has written the lease down")
         containerd.kill("web-0")
         running.wait()
 
