@@ -5,6 +5,7 @@ Works with and without a daemon; DHCP is asked through it where it runs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from ipaddress import IPv4Address
 from typing import Any
@@ -14,7 +15,7 @@ from terwayd.errors import ConfigError
 from terwayd.health import CHECKS, Finding, examine
 
 from .client import Client
-from .errors import DEGRADED, DaemonUnavailable, RemoteError, TerwayError
+from .errors import DEGRADED, DaemonUnavailable, NotPermittedError, RemoteError, TerwayError
 from .render import Page, count, print_json, progress
 
 CONFIG = "/etc/terway.toml"
@@ -31,6 +32,8 @@ def run(
 ) -> int:
     """Show what the checks found; 0 when nothing has to be done, else 4."""
     _known(group, ignored)
+    if os.geteuid() != 0:
+        raise NotPermittedError("the doctor looks at what root alone may see")
     status = _status(client)
     findings = examine(_facts(client, status, group), group, ignored)
     if bundle:

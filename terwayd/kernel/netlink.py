@@ -60,6 +60,8 @@ class Netlink:
 
     def __init__(self) -> None:
         self._ipr = IPRoute()
+        if isinstance(status := getattr(self._ipr, "status", None), dict):
+            status.setdefault("nlm_generator", True)  # which nlm_request of pyroute2 0.9.7 reads unset
         self._requests = requests.Requests()
 
     def __enter__(self) -> Self:

@@ -177,6 +177,8 @@ def test_the_carrier_and_the_daemon(lan: Lan, node: Node) -> None:
     assert eventually(lambda: severity(node, "host", "uplink") == "well")
     assert node.daemon is not None
     node.daemon.term()
+    refused = node.run("setpriv --reuid=65534 --clear-groups terwayctl doctor host", check=False)
+    assert (refused.returncode, refused.stderr.splitlines()[1]) == (6, "hint: sudo terwayctl doctor host")
     found = examine(node, "host")
     assert (found["daemon"]["message"], found["daemon"]["hint"]) == (
         "terwayd does not answer",
