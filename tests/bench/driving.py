@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from tests.bench.peers import Peer
 from tests.lab import Lan, Node
@@ -32,6 +32,12 @@ class Driver:
             sys.exit(self._process.stderr.read())
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         with self._process as process:
@@ -63,8 +69,5 @@ def serving(lan: Lan, name: str, number: int) -> Iterator[tuple[Node, Driver]]:
         name, static=False, addresses=[f"10.77.0.{number}/16"], setup=["route add default via 10.77.0.1"]
     )
     node.start_daemon().wait_ready()
-    driver = Driver(node)
-    try:
+    with Driver(node) as driver:
         yield node, driver
-    finally:
-        driver.close()
