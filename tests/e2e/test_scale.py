@@ -16,7 +16,7 @@ from tests.bench.peers import ours
 from tests.interop.servers import Kea, Range
 from tests.lab import Lan, Node, eventually
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 AT_ONCE = 50
 HELD, CYCLES = 250, 1000
@@ -163,7 +163,7 @@ def test_twenty_nodes_at_once(lan: Lan) -> None:
                 assert node.daemon is not None
                 node.daemon.wait_ready(120)
             ready = time.monotonic() - began
-            list(pool.map(lambda each: attach(each, pods(EACH)), drivers))
+            list(pool.map(lambda n: attach(drivers[n], pods(EACH, f"pod-{n}")), range(NODES)))
             spent = time.monotonic() - began
         packets = sum(
             len(lan.dhcp.messages(kind)) for kind in ("DHCPDISCOVER", "DHCPREQUEST", "DHCPOFFER", "DHCPACK")
