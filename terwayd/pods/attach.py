@@ -479,11 +479,16 @@ class Attachments:
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._known.get(key)
             if known is not None:
+                trace = Trace()
                 lease = self._engine.lease(key)
                 self._give_back(known)
+                trace.mark("release")
                 await self._unplug(known)
+                trace.mark("veth")
                 self._strike(key)
-                del self._known[key]
+                self._known.pop(key, None)  # a new sandbox of the pod may have done the same meanwhile
+                trace.mark("row")
+                log.debug("%s: %s", known, trace)
                 told = about(DETACHED, known, lease.address.ip if lease is not None else "")
                 log.info("%s is detached", known, extra=told)
                 self._on_change()
