@@ -45,7 +45,7 @@ from terwayd.pods.identity import (
 )
 from terwayd.pods.routes import Node, PodRoute, pod_routes
 from terwayd.pods.ruleset import Port
-from terwayd.pods.static import is_static, is_taken, static_lease
+from terwayd.pods.static import is_static, static_lease
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
 from terwayd.store import AttachmentRecord, Store
@@ -384,7 +384,7 @@ class Attachments:
             lambda _: self._firewall.admit(self._port(wanted, address.ip))
         )  # so that it may ask
         taken = any(lease.address.ip == address.ip for lease in others) or await netns.run(
-            descriptor, lambda: is_taken(wanted.ifname, wanted.mac, address.ip)
+            descriptor, lambda: veth.is_taken(wanted.ifname, wanted.mac, address.ip)
         )
         if taken:
             raise CniError(
