@@ -45,7 +45,7 @@ from terwayd.pods.identity import (
 )
 from terwayd.pods.routes import Node, PodRoute, pod_routes
 from terwayd.pods.ruleset import Port
-from terwayd.pods.static import is_static, static_lease
+from terwayd.pods.static import is_static, is_taken, static_lease
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
 from terwayd.store import AttachmentRecord, Store
@@ -77,6 +77,17 @@ class Lan:
     bridge: Link
     node: Node
     prefix: int = 24
+
+
+@dataclass(slots=True)
+class _Heir:
+    """What a new sandbox takes over, and gives back when its ADD fails: its pod's lease.
+
+    `unknown` is whether there may be one of which nothing is known: an earlier ADD was cut short.
+    """
+
+    lease: Lease | None = None
+    unknown: bool = False
 
 
 class Attachments:
@@ -220,7 +231,7 @@ class Attachments:
                 )
                 log.info("the ADD of %s was cut short: its lease is given back", known)
             self._engine.release(key)
-            self._store.delete_attachment(known.key)
+            self._strike(known.key)
         finally:
             del self._cut_short[known]
 
@@ -277,15 +288,16 @@ class Attachments:
 
     async def _attach(self, wanted: Attachment, descriptor: int, wish: Wish) -> Attached:
         trace = Trace()
-        await _to_its_end(self._replace_older(wanted, wish))
         config, key = self._config, wanted.key
         leasing: asyncio.Future[Lease] | None = None
-        self._known[key] = wanted
         mtu = config.pods.mtu or self.lan.bridge.mtu
         opened: veth.Opened | None = None
+        heir = _Heir()
         try:
             self._write(wanted, None)
             trace.mark("row")
+            await _to_its_end(self._replace_older(wanted, wish, heir))
+            self._known[key] = wanted
             plugging = self._worker.submit(self._plug, wanted, descriptor, self.lan.bridge)
             if not wish.static:  # the DISCOVER leaves before the veth is built
                 leasing = asyncio.ensure_future(self._lease(wanted, wish))
@@ -305,7 +317,7 @@ class Attachments:
             self._write(wanted, lease)
             self.upkeep.attached(wanted, lease)
         except BaseException:
-            await _to_its_end(self._undo(wanted, leasing, plugged=opened is not None))
+            await _to_its_end(self._undo(wanted, leasing, heir, plugged=opened is not None))
             raise
         finally:
             if opened is not None:
@@ -359,12 +371,13 @@ class Attachments:
 
     async def _lease(self, wanted: Attachment, wish: Wish) -> Lease:
         """A lease of the address that is asked for, or of the one that the pod had, or of any."""
-        former = self._former.pop(wanted.same_pod, None)
+        former = self._former.get(wanted.same_pod)
         asked = wish.address[0].ip if wish.address is not None else None
         identity = wanted.identity(self._config.dhcp)
         lease = await self._engine.acquire(
             wanted.key, identity, timeout=self._config.dhcp.timeout, requested=asked or former
         )
+        self._former.pop(wanted.same_pod, None)
         if asked is not None and lease.address.ip != asked:
             raise CniError(
                 11,
@@ -384,7 +397,7 @@ class Attachments:
             lambda _: self._firewall.admit(self._port(wanted, address.ip))
         )  # so that it may ask
         taken = any(lease.address.ip == address.ip for lease in others) or await netns.run(
-            descriptor, lambda: veth.is_taken(wanted.ifname, wanted.mac, address.ip)
+            descriptor, lambda: is_taken(wanted.ifname, wanted.mac, address.ip)
         )
         if taken:
             raise CniError(
@@ -421,30 +434,38 @@ class Attachments:
         return veth.Inside(known.ifname, lease.address, routes, mtu if mtu != self.lan.bridge.mtu else 0)
 
     async def _undo(
-        self, wanted: Attachment, leasing: asyncio.Future[Lease] | None, *, plugged: bool
+        self, wanted: Attachment, leasing: asyncio.Future[Lease] | None, heir: _Heir, *, plugged: bool
     ) -> None:
         if leasing is not None:
             leasing.cancel()
             with contextlib.suppress(asyncio.CancelledError, TerwayError):
                 await leasing
+        if self._engine.lease(wanted.key) is None and heir.lease is not None:
+            self._give_back_unused(wanted, heir.lease)
         self._give_back(wanted)
         if plugged:
             await self._unplug(wanted)
         else:
             await self._dismiss(wanted)
-        self._strike(wanted.key)
         self._known.pop(wanted.key, None)
+        if heir.unknown:
+            self._cut_short[wanted] = asyncio.ensure_future(self._ask_back(wanted))
+        else:
+            self._strike(wanted.key)
 
-    async def _replace_older(self, wanted: Attachment, wish: Wish) -> None:
+    async def _replace_older(self, wanted: Attachment, wish: Wish, heir: _Heir) -> None:
         """A new sandbox of a pod whose old one has not been deleted yet: the old one goes first.
 
         Both are one client to the DHCP server, so the lease stays, and is not released with the old,
-        unless the new one asks for another address.
+        unless the new one asks for another address.  It is `wanted` that has to give it back then.
         """
         for cut, asking in list(self._cut_short.items()):
             if cut.key == wanted.key or cut.same_pod == wanted.same_pod:  # the lease is wanted again
                 asking.cancel()
                 await _ended(asking)
+                heir.unknown = True
+                if cut.key != wanted.key:
+                    self._strike(cut.key)
         for older in [known for known in self._known.values() if known.same_pod == wanted.same_pod]:
             log.info("%s has a new sandbox: its old interface %s goes", wanted, older.host_ifname)
             if (adding := self._adding.get(older.key)) is not None:
@@ -454,6 +475,8 @@ class Attachments:
             lease = self._engine.lease(older.key)
             if lease is not None and wish.address is not None and wish.address[0].ip != lease.address.ip:
                 self._give_back(older)
+            else:
+                heir.lease = lease
             self._engine.forget(older.key)
             await self._unplug(older)
             self._strike(older.key)
@@ -479,16 +502,11 @@ class Attachments:
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._known.get(key)
             if known is not None:
-                trace = Trace()
                 lease = self._engine.lease(key)
                 self._give_back(known)
-                trace.mark("release")
                 await self._unplug(known)
-                trace.mark("veth")
                 self._strike(key)
-                self._known.pop(key, None)  # a new sandbox of the pod may have done the same meanwhile
-                trace.mark("row")
-                log.debug("%s: %s", known, trace)
+                self._known.pop(key, None)  # a new sandbox may have taken its place meanwhile
                 told = about(DETACHED, known, lease.address.ip if lease is not None else "")
                 log.info("%s is detached", known, extra=told)
                 self._on_change()

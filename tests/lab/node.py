@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from tests.lab.pod import Pod
 
 SOCKET = "/run/terwayd.sock"
 LOG = "/var/log/terwayd.log"
+CONFLIST = "/etc/cni/net.d/10-terway.conflist"
 MODULES = "/usr/lib/terwayd"  # holds the packages `terwayd` and `terwayctl`, as links into the checkout
 
 
@@ -92,6 +95,7 @@ class Node(Machine):
     """A machine with terwayd, terwayctl and the CNI plugin installed; the daemon does not run yet."""
 
     daemon: Daemon | None = None
+    _conflist = ""
 
     def install(self, config: str | None) -> None:
         """Put the files of the package where it would put them; `config` is the text of /etc/terway.toml."""
@@ -129,6 +133,15 @@ class Node(Machine):
     def socket(self) -> Path:
         """The API's socket as this process reaches it."""
         return self.path(SOCKET)
+
+    def conflist(self) -> dict[str, Any]:
+        """The network's configuration, as a runtime knows it: what it has read once it goes on with."""
+        with contextlib.suppress(FileNotFoundError):
+            self._conflist = self.read(CONFLIST)
+        if not self._conflist:
+            raise LabError(f"{self.name}: there is no {CONFLIST}")
+        known: dict[str, Any] = json.loads(self._conflist)
+        return known
 
     def api(
         self, method: str, parameters: dict[str, Any] | None = None, timeout: float = 60.0

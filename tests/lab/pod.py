@@ -15,7 +15,6 @@ from tests.lab.machine import Place
 if TYPE_CHECKING:
     from tests.lab.node import Node
 
-CONFLIST = "/etc/cni/net.d/10-terway.conflist"
 PLUGIN = "/opt/cni/bin/cni-terway"
 
 
@@ -66,7 +65,7 @@ class Pod(Place):
         `config` adds to the plugin's configuration, `args` to CNI_ARGS, `env` to the environment (None of the
         variables is checked: that is the plugin's part).  Raises ShimError when the plugin fails.
         """
-        conflist = json.loads(self.node.read(CONFLIST))
+        conflist = self.node.conflist()
         stdin: dict[str, Any] = {
             "cniVersion": cni_version or conflist["cniVersion"],
             "name": conflist["name"],
