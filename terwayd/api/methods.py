@@ -25,6 +25,7 @@ from terwayd.host.takeover import Standing
 from terwayd.model import Host
 from terwayd.node import Condition, Node
 from terwayd.pods.identity import Attachment
+from terwayd.pods.static import is_static
 
 log = logging.getLogger(__name__)
 
@@ -228,8 +229,11 @@ class Methods:
         container_id, ifname = parameters.get("container_id"), parameters.get("ifname")
         for known in self._node.known_pods or ():
             if (known.container_id, known.ifname) == (container_id, ifname):
-                assert self._node.engine is not None
-                return known, self._node.engine
+                engine = self._node.engine
+                assert engine is not None
+                if (lease := engine.lease(known.key)) is not None and is_static(lease):
+                    raise TerwayError(f"{known} has {lease.address.ip} without DHCP: there is no lease of it")
+                return known, engine
         raise TerwayError(f"{ifname} of container {container_id} is not attached here", hint="terwayctl pods")
 
     @staticmethod
@@ -333,7 +337,7 @@ def _pod(known: Attachment, lease: Lease | None, state: str) -> dict[str, Any]:
         "mac": known.mac,
         "address": str(lease.address) if lease else None,
         "gateway": str(lease.routers[0]) if lease and lease.routers else None,
-        "server": str(lease.server) if lease else None,
+        "server": str(lease.server) if lease and not is_static(lease) else None,
         "state": state,
         "renews_in": _left(lease.renew_at - now) if lease else None,
         "expires_in": _left(lease.expires_at - now) if lease else None,

@@ -13,6 +13,7 @@ from typing import Final
 
 from terwayd.config import CniConfig
 from terwayd.doctor.facts import Facts, Process
+from terwayd.host.managers import NETWORKD_FILE
 
 GROUPS: Final = ("host", "kernel", "bridge", "cni", "dhcp", "lan")
 LIVE: Final = ("dhcp", "lan")
@@ -100,9 +101,10 @@ def _other_manager(facts: Facts) -> Verdict:
         message = f"a DHCP client other than terwayd runs on {name} or {facts.bridge.name}: {shown}"
         return error(message, _ending(facts.dhcp_clients))
     if facts.managing:
+        unmanaged = f"[Match]\\nName={name} {facts.bridge.name} tw*\\n[Link]\\nUnmanaged=yes\\n"
         hints = {
             "NetworkManager": f"nmcli device set {name} managed no",
-            "systemd-networkd": "networkctl reload",
+            "systemd-networkd": f"printf '{unmanaged}' >{NETWORKD_FILE}; networkctl reload",
         }
         return error(f"{facts.managing[0]} configures {name} too", hints.get(facts.managing[0], ""))
     return well(f"nobody else manages {name}")

@@ -107,6 +107,11 @@ class Nftables:
         found = self._ask(_GETRULE, family, _string(1, table), _DUMP)
         return tuple(rule[3] for rule in found if _text(rule[1]) == table)
 
+    def chains(self, family: str, table: str) -> set[str]:
+        """The names of a table's chains."""
+        found = self._ask(_GETCHAIN, family, b"", _DUMP)
+        return {_text(chain[3]) for chain in found if _text(chain[1]) == table}
+
     def keys(self, family: str, table: str, name: str) -> set[bytes]:
         """The elements of a set."""
         found = self._ask(_GETSETELEM, family, _string(1, table) + _string(2, name), _DUMP)

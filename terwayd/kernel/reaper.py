@@ -19,6 +19,7 @@ from terwayd.errors import KernelError
 from terwayd.kernel.requests import Requests, delete_group, delete_link, set_link
 
 _LOOK_S = 0.0005
+_SPIN_S = 0.002  # for so long it is looked without a pause when nothing else is being deleted
 _THREADS = 4  # of those, all but one wait in the kernel
 
 
@@ -28,6 +29,7 @@ class Reaper:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="reaper")
         self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
+        self._under_way = 0
 
     async def delete(self, name: str) -> None:
         """Return when no interface is called `name` any more.  KernelError when the kernel refuses."""
@@ -35,8 +37,14 @@ class Reaper:
         finished: asyncio.Future[None] = loop.create_future()
         self._waiting.append((name, finished))
         self._executor.submit(self._work, loop)
-        while not finished.done() and is_there(name):  # noqa: ASYNC110  the kernel tells it much later
-            await asyncio.sleep(_LOOK_S)
+        self._under_way += 1
+        spin_until = loop.time() + _SPIN_S
+        try:
+            while not finished.done() and is_there(name):  # the kernel tells it much later
+                alone = self._under_way == 1 and loop.time() < spin_until
+                await asyncio.sleep(0 if alone else _LOOK_S)
+        finally:
+            self._under_way -= 1
         if finished.done():
             finished.result()
 

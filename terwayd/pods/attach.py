@@ -45,7 +45,7 @@ from terwayd.pods.identity import (
 )
 from terwayd.pods.routes import Node, PodRoute, pod_routes
 from terwayd.pods.ruleset import Port
-from terwayd.pods.static import is_static, is_taken, static_lease
+from terwayd.pods.static import is_static, static_lease
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
 from terwayd.store import AttachmentRecord, Store
@@ -397,7 +397,7 @@ class Attachments:
             lambda _: self._firewall.admit(self._port(wanted, address.ip))
         )  # so that it may ask
         taken = any(lease.address.ip == address.ip for lease in others) or await netns.run(
-            descriptor, lambda: is_taken(wanted.ifname, wanted.mac, address.ip)
+            descriptor, lambda: veth.is_taken(wanted.ifname, wanted.mac, address.ip)
         )
         if taken:
             raise CniError(
@@ -502,11 +502,16 @@ class Attachments:
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._known.get(key)
             if known is not None:
+                trace = Trace()
                 lease = self._engine.lease(key)
                 self._give_back(known)
+                trace.mark("release")
                 await self._unplug(known)
+                trace.mark("veth")
                 self._strike(key)
-                self._known.pop(key, None)  # a new sandbox may have taken its place meanwhile
+                self._known.pop(key, None)  # a new sandbox of the pod may have done the same meanwhile
+                trace.mark("row")
+                log.debug("%s: %s", known, trace)
                 told = about(DETACHED, known, lease.address.ip if lease is not None else "")
                 log.info("%s is detached", known, extra=told)
                 self._on_change()

@@ -6,12 +6,14 @@ any server may extend it (RFC 2131 section 3.2).  Pure.
 
 from __future__ import annotations
 
+import base64
 import json
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final
 
 from terwayd.dhcp.lease import Lease
 from terwayd.pods.identity import Attachment, Policy, Wish, attachment
+from terwayd.pods.static import static_lease
 
 DIRECTORY: Final = "/var/lib/cni/results"
 UNKNOWN_S: Final = 600.0  # how long an address is trusted whose lease nobody confirms
@@ -44,9 +46,17 @@ def from_cache(text: str, policy: Policy, now: float) -> tuple[Attachment, Lease
             ),
             netns=str(inside["sandbox"]),
         )
+        if _is_static(cached):
+            return known, static_lease(address, now)
         return known, _lease(address, result.get("routes") or [], now)
     except (KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise ValueError(f"not an attachment: {error!r}") from None
+
+
+def _is_static(cached: dict[str, Any]) -> bool:
+    """Whether the network's configuration, which the cache has in base64, says that its addresses are static."""
+    config = json.loads(base64.b64decode(cached.get("config") or b"e30="))
+    return any(plugin.get("static") is True for plugin in config.get("plugins", [config]))
 
 
 def _lease(address: IPv4Interface, routes: list[dict[str, Any]], now: float) -> Lease:

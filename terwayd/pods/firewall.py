@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -158,12 +159,40 @@ class Firewall:
             self._load_alone()
 
     def _load_alone(self) -> None:
-        """All of it anew, in one transaction."""
-        self._generation = self._nftables.generation() + 1
+        """All of it anew, in one transaction; where an earlier run's rules stand, the pods in their sets only.
+
+        The kernel shows new rules a moment before the elements of their sets: a packet of that moment is lost.
+        """
+        self._generation = self._nftables.generation()
         ports = self._ports.values()
-        self._nftables.load(ruleset(self._bridge, ports, antispoof=self._antispoof, services=self.services))
-        self._handles = {family: self._nftables.rules(family, NFT_TABLE) for family in NFT_FAMILIES}
+        wanted = keys_of(ports) if self._antispoof or self.services else {}
+        self._handles = self._standing_handles()
+        if wanted and self._mark() in self._nftables.chains("bridge", NFT_TABLE):
+            have = {key: self._nftables.keys("bridge", NFT_TABLE, key) for key in wanted}
+            if have != wanted:
+                removed = {key: have[key] - wanted[key] for key in wanted}
+                added = {key: wanted[key] - have[key] for key in wanted}
+                self._nftables.change("bridge", NFT_TABLE, removed, added)
+                self._generation += 1
+        else:
+            self._nftables.load(
+                ruleset(self._bridge, ports, antispoof=self._antispoof, services=self.services)
+            )
+            self._generation += 1
+            self._handles = self._standing_handles()
+            if wanted:
+                self._nftables.load(f"add chain bridge {NFT_TABLE} {self._mark()}\n")
+                self._generation += 1
         self._settle()
+
+    def _standing_handles(self) -> dict[str, tuple[bytes, ...]]:
+        return {family: self._nftables.rules(family, NFT_TABLE) for family in NFT_FAMILIES}
+
+    def _mark(self) -> str:
+        """The name of an empty chain that says of what text the rules are, and that they are those still."""
+        text = ruleset(self._bridge, (), antispoof=self._antispoof, services=self.services)
+        handles = b"".join(b"".join(self._handles[family]) for family in NFT_FAMILIES)
+        return f"as_{hashlib.sha256(text.encode() + handles).hexdigest()[:16]}"
 
     def _settle(self) -> list[str]:
         """Others' rules: what was changed there."""

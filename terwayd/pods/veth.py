@@ -8,16 +8,18 @@ from __future__ import annotations
 import errno
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 
 from terwayd.errors import CniError, KernelError
-from terwayd.kernel import netns
+from terwayd.kernel import netns, probe
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.requests import Requests, add_address, add_route, set_link
 from terwayd.kernel.sysctl import write_sysctl
 from terwayd.model import RTNH_F_ONLINK, SCOPE_LINK, Address, Route
 from terwayd.pods.identity import Attachment, host_mac
 from terwayd.pods.routes import PodRoute
+
+_PROBE_S = 0.4  # as long as [dhcp] conflict_detection = "fast" takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,13 @@ def missing(inside: Inside, mac: str) -> list[str]:
     there = {(route.dst, route.gateway) for route in host.routes_of(inside.ifname)}
     gone = [route for route in inside.routes if (route.dst, route.gateway) not in there]
     return lost + [f"the route to {r.dst}{f' via {r.gateway}' if r.gateway else ''} is gone" for r in gone]
+
+
+def is_taken(ifname: str, mac: str, address: IPv4Address) -> bool:
+    """Whether somebody on the LAN answers for `address` (RFC 5227 section 2.1.1); in the pod's namespace, blocking."""
+    with Netlink() as netlink:
+        netlink.set_link(ifname, state="up")
+    return probe.arp(ifname, mac, IPv4Address(0), address, _PROBE_S)
 
 
 def _address(inside: Inside) -> Address:

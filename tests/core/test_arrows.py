@@ -40,7 +40,13 @@ PURE = [
         "terwayd.pods",
         "terwayd.pods.identity",
     ),
-    *("terwayd.pods.cached", "terwayd.pods.routes", "terwayd.pods.ruleset", "terwayd.pods.services"),
+    *(
+        "terwayd.pods.cached",
+        "terwayd.pods.routes",
+        "terwayd.pods.ruleset",
+        "terwayd.pods.services",
+        "terwayd.pods.static",
+    ),
 ]
 DOORS = {"pyroute2": "terwayd.kernel.netlink", "systemd": "terwayd.systemd", "rich": "cli.render"}
 # What a package may import of terwayd beside itself: what begins like one of these.

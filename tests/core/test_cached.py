@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from terwayd.pods.cached import UNKNOWN_S, from_cache
 from terwayd.pods.identity import Policy, Wish, attachment
+from terwayd.pods.static import static_lease
 
 POLICY = Policy(node="52:54:00:00:00:01")
 KEY = ("terway", "0123abc", "eth0")
@@ -45,6 +47,17 @@ def test_the_pod_is_the_one_that_was_attached() -> None:
         (IPv4Network("10.0.0.0/8"), None),
     )
     assert (lease.renew_at, lease.rebind_at, lease.expires_at) == (100.0, 100.0, 100.0 + UNKNOWN_S)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_address_without_dhcp_stays_one(listed: bool) -> None:
+    plugin = {"type": "cni-terway", "static": True}
+    config = {"plugins": [plugin, {"type": "portmap"}]} if listed else plugin
+    text = base64.b64encode(json.dumps({"name": "terway", **config}).encode()).decode()
+    assert from_cache(json.dumps({**CACHED, "config": text}), POLICY, 100.0) == (
+        POD,
+        static_lease(IPv4Interface("192.0.2.57/24"), 100.0),
+    )
 
 
 @pytest.mark.parametrize("gone", sorted(CACHED.keys() - {"kind", "cniArgs"}))

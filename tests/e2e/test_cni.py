@@ -24,6 +24,7 @@ from tests.lab import Lan, Node, Pod, ShimError, eventually
 from tests.lab.machine import children
 from tests.lab.node import CONFLIST
 from tests.lab.pod import PLUGIN
+from tests.lab.varlink import ApiError
 
 CONFIG = """
 [dhcp]
@@ -260,7 +261,10 @@ def test_a_static_address_needs_no_server(node: Node, lan: Lan) -> None:
         node.start_daemon().wait_ready()
         pod.check()
         [told] = node.status()["pods"]
-        assert (told["address"], told["state"]) == ("192.168.77.50/24", "bound")
+        assert (told["address"], told["server"], told["state"]) == ("192.168.77.50/24", None, "bound")
+        assert "192.168.77.50" in node.terwayctl("leases").stdout
+        with pytest.raises(ApiError, match="without DHCP: there is no lease"):
+            node.api("RenewLease", {"container_id": pod.container_id, "ifname": "eth0"})
         pod.delete()
     finally:
         lan.dhcp.start()
