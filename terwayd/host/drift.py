@@ -36,6 +36,8 @@ def drift(plan: Plan, host: Host) -> Drift:
             found.append(difference)
         if difference or (anew and isinstance(step, s.SetSysctl)):
             steps.append(step)
+    if anew and not nic.up:  # it has been unplugged, and is another one to the kernel
+        steps.append(s.SetUp(nic.name))
     strays, back = _strays(plan, host)
     changed = _changed(plan, nic, bridge)
     words = [*found, *strays, *[f"{step.dev} had another {_kind(step)}" for step in changed]]

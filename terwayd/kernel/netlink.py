@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -114,8 +114,14 @@ class Netlink:
     def _dump(get: Callable[..., Iterable[Any]], **options: Any) -> tuple[Any, ...]:
         """A dump that nothing has changed under; KernelError when that cannot be had."""
         for _ in range(_DUMPS):
-            with suppress(NetlinkDumpInterrupted):
+            try:
                 return tuple(get(**options))
+            except NetlinkDumpInterrupted:
+                continue
+            except NetlinkError as error:
+                raise KernelError(
+                    f"the network cannot be read: {os.strerror(error.code)}", error.code
+                ) from None
         raise KernelError("the network changes faster than it can be read", errno.EAGAIN)
 
     def _routes(self, family: int, names: dict[int, str]) -> Iterator[Route]:

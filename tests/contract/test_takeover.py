@@ -6,22 +6,25 @@ and /proc/sys tell before and after, to the letter but for the seconds that have
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import os
 import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyroute2.netlink.exceptions import NetlinkError
 
 from terwayd import codec
 from terwayd.clock import epoch
 from terwayd.config import Config, HostConfig
-from terwayd.errors import HostError, Refused, RolledBack
+from terwayd.errors import HostError, Refused, RolledBack, TerwayError
 from terwayd.host import apply
 from terwayd.host.drift import drift
 from terwayd.host.plan import Plan
@@ -467,6 +470,49 @@ def names_it_elsewhere() -> None:
         takeover.teardown(netlink)
 
 
+def refused_at_every_call(action: str) -> None:
+    """Each request to the kernel in turn is answered with an error, be it a change or a question."""
+    before = build("noprefixroute")
+    at = 0
+    while True:
+        at += 1
+        takeover, store = started()
+        with Netlink() as netlink:
+            if action == "teardown":
+                takeover.setup(netlink)
+            with answered_with_an_error(netlink, at) as asked, contextlib.suppress(TerwayError):
+                takeover.setup(netlink) if action == "setup" else takeover.teardown(netlink)
+            if asked() >= at and action == "setup" and store.takeover() is None:
+                assert_as_before(before, f"refused at call {at}")
+            elif takeover.standing(netlink) is not None or store.takeover() is not None:
+                assert run("ping", "-c1", "-W1", GATEWAY), f"refused at call {at}"
+                assert takeover.teardown(netlink).changed
+            assert_as_before(before, f"given back after call {at}")
+            assert run("ping", "-c1", "-W1", GATEWAY), f"given back after call {at}"
+        store.close()
+        if asked() < at:
+            break
+    print(at - 1)
+
+
+@contextlib.contextmanager
+def answered_with_an_error(netlink: Netlink, at: int) -> Iterator[Callable[[], int]]:
+    """Have the kernel's answer to request number `at` be ENOMEM; how many there have been."""
+    count = 0
+    real = netlink._ipr.nlm_request
+
+    def request(*arguments: object, **options: object) -> object:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise NetlinkError(errno.ENOMEM, "refused for the test")
+        return real(*arguments, **options)
+
+    netlink._ipr.nlm_request = request
+    yield lambda: count
+    netlink._ipr.nlm_request = real
+
+
 def silent_afterwards() -> None:
     """As a switch with port security: from a port of a bridge no ARP comes through."""
     rules = "table bridge t { chain o { type filter hook output priority 0; ether type arp drop; }; }"
@@ -589,6 +635,14 @@ def test_without_ipv6(where: str) -> None:
 @pytest.mark.parametrize("name", ["noprefixroute"])
 def test_a_takeover_cut_short_is_undone(name: str) -> None:
     check(ME, "undone_after_every_prefix", name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("action", ["setup", "teardown"])
+def test_an_error_of_every_netlink_call(action: str) -> None:
+    calls = int(check(ME, "refused_at_every_call", action, timeout=300).split()[-1])
+    print(f"{action}: each of {calls} calls refused")
+    assert calls > 40
 
 
 def test_a_teardown_cut_short_is_finished() -> None:

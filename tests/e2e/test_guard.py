@@ -71,6 +71,25 @@ def test_the_nic_pulled_from_the_bridge(lan: Lan, node: Node, pod: Pod) -> None:
     assert lan.host.ping("192.168.77.11")
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_the_nic_unplugged_and_back(lan: Lan, node: Node, pod: Pod, seen: bool) -> None:
+    if seen:
+        node.ip("link del eth0")
+        eventually(lambda: "the NIC eth0 is gone" in node.status()["reason"], 3, "it is told")
+        assert node.status()["state"] == "degraded"
+        lan.plug(node)
+    else:
+        lan.swap_nic(node)
+    assert mended(node, lambda: lan.host.ping("192.168.77.11", timeout=0.1)) < WITHIN + 0.5
+    assert lan.host.ping(pod.address)
+    assert lan.host.ping("fd77::11")
+    assert node.status()["state"] == "ready"
+    late = node.pod("web-1")
+    late.add()
+    assert lan.host.ping(late.address)
+    eventually(lambda: addresses(node, "eth0") == set(), 3, "the NIC has no address of its own")
+
+
 def test_the_bridge_deleted_with_pods_attached(lan: Lan, node: Node, pod: Pod) -> None:
     other = node.pod("web-1")
     other.add()

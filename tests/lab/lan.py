@@ -153,6 +153,15 @@ class Lan:
             self._up(machine)
         return machine
 
+    def plug(self, machine: Machine) -> None:
+        """Give a machine that has lost its NIC another, with the same MAC, as the kernel finds it: down."""
+        self._plug(machine)
+
+    def swap_nic(self, machine: Machine) -> None:
+        """Take the machine's NIC out and put another in its place at once."""
+        machine.ip("link del eth0")
+        self._plug(machine)
+
     def unplug(self, machine: Machine) -> None:
         """Take the machine's cable out of the switch (its carrier goes)."""
         self.wire(f"link set port{self.machines.index(machine)} down")
