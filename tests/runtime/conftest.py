@@ -22,7 +22,7 @@ def _no_cgroups_left() -> Iterator[None]:
 @pytest.fixture
 def node(lan: Lan) -> Node:
     """A node that is ready; a pod waits for its lease no longer than a second."""
-    node = lan.node("n1", '[dhcp]\ntimeout = "1s"\n')
+    node = lan.node("n1", '[dhcp]\ntimeout = "5s"\n')
     node.start_daemon("--debug").wait_ready()
     return node
 
