@@ -13,9 +13,11 @@ from ipaddress import IPv4Address
 
 from terwayd.model import NFT_FAMILIES, NFT_TABLE
 
+_IPV4 = b"\x08\0"
 _SETS = {
     "ports": "type ifname",
     "macs": "type ifname . ether_addr",
+    "senders": "typeof iifname . @ll,48,64 . @nh,96,32",  # source MAC and EtherType are one field, it is cheaper
     "leased": "type ifname . ether_addr . ipv4_addr",
     "identifiers": "typeof iifname . ether saddr . @nh,128,64",
 }
@@ -43,6 +45,7 @@ _ANTISPOOF = """
     counter refused { comment "frames that were not the pods' to send" }
     chain from_pods {
         type filter hook prerouting priority -350
+        iifname . @ll,48,64 . @nh,96,32 @senders goto ipv4
         iifname @ports goto pod
     }
     chain refuse {
@@ -50,17 +53,14 @@ _ANTISPOOF = """
     }
     chain pod {
         ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f goto refuse
-        ether type vmap { ip : goto ipv4, arp : goto arp_message, ip6 : goto ipv6 }
+        ether type vmap { arp : goto arp_message, ip6 : goto ipv6 }
         goto refuse
     }
     chain ipv4 {
-        iifname . ether saddr . ip saddr @leased goto ipv4_own
-        goto refuse
-    }
-    chain ipv4_own {
+        meta pkttype multicast ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f goto refuse
         meta l4proto != udp accept
-        udp sport 67 goto refuse
-        udp dport 67 goto refuse
+        @th,0,16 67 goto refuse
+        @th,16,16 67 goto refuse
         meta l4proto udp accept
         goto refuse
     }
@@ -142,6 +142,7 @@ class Port:
         for port in beside:
             for address in port.addresses:
                 yield "leased", own + address.packed
+                yield "senders", name + self._mac + _IPV4 + address.packed
             if port.ipv6:
                 yield "identifiers", own + interface_identifier(port._mac)
 
@@ -186,8 +187,11 @@ def _set(name: str, elements: set[bytes]) -> str:
 
 
 def _element(key: bytes) -> str:
-    name, mac, rest = key[:16].rstrip(b"\0").decode(), key[16:22], key[24:]
-    parts = [f'"{name}"'] + ([mac.hex(":")] if mac else [])
+    name, mac, kind, rest = key[:16].rstrip(b"\0").decode(), key[16:22], key[22:24], key[24:]
+    parts = [f'"{name}"']
+    if kind == _IPV4:
+        return " . ".join([*parts, f"0x{(mac + kind).hex()}", f"0x{rest.hex()}"])
+    parts += [mac.hex(":")] if mac else []
     if rest:
         parts.append(str(IPv4Address(rest)) if len(rest) == 4 else f"0x{rest.hex()}")
     return " . ".join(parts)

@@ -20,6 +20,7 @@ def test_the_elements_of_a_pod() -> None:
     assert keys_of([POD]) == {
         "ports": {NAME},
         "macs": {OWN},
+        "senders": {OWN[:-2] + bytes([8, 0, 192, 168, 0, 57])},
         "leased": {OWN + bytes([192, 168, 0, 57])},
         "identifiers": {OWN + IDENTIFIER},
     }

@@ -1,0 +1,95 @@
+"""`python3 -m tests.bench.filtered [ROUNDS]`: what the filter costs a pod that floods the LAN, alone and among 250.
+
+Packets a second that the LAN's host receives, with the rules as they are and without the table, in turns of one run.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import sys
+
+from tests.bench.driving import Driver, lan_of_thousands, pods, serving
+from tests.bench.peers import ours
+from tests.lab import Lan, Node
+from tests.lab.machine import CHECKOUT, PYTHON
+
+COUNTS = (1, 250)
+ROUNDS, SECONDS = 40, 0.25
+TARGET = 0.97
+TABLE = "bridge terwayd"
+
+
+def measured(rounds: int = ROUNDS) -> dict[int, dict[str, list[float]]]:
+    """Packets a second by number of pods, "on" and "off"."""
+    with Lan() as lan:
+        lan_of_thousands(lan)
+        # What arrives is counted and dropped: the host's own work is not what is measured.
+        lan.host.run(
+            "nft 'add table netdev x; add chain netdev x y { type filter hook ingress device eth0 priority 0; }'"
+        )
+        with serving(lan, "n1", 11) as (node, driver):
+            lan.host.run("nft add rule netdev x y udp dport 9 drop")
+            found, there = {}, 0
+            for count in COUNTS:
+                attach(driver, pods(count)[there:])
+                there = count
+                found[count] = in_turns(lan, node, rounds)
+            return found
+
+
+def attach(driver: Driver, names: list[str]) -> None:
+    for start in range(0, len(names), 50):
+        driver.call(ours(), [("ADD", name) for name in names[start : start + 50]], together=True)
+
+
+def in_turns(lan: Lan, node: Node, rounds: int) -> dict[str, list[float]]:
+    assert node.daemon is not None
+    rules = node.run(f"nft list table {TABLE}").stdout
+    rates: dict[str, list[float]] = {"on": [], "off": []}
+    node.daemon.process.signal(signal.SIGSTOP)  # it would put back what is taken away
+    try:
+        for number in range(2 * rounds):
+            on = bool((number + number // 2) % 2)  # off, on, on, off, ...
+            node.run(f"nft delete table {TABLE}", check=False)
+            if on:
+                node.run(["nft", "-f", "-"], input=rules)
+            rates["on" if on else "off"].append(flood(lan, node))
+        node.run(f"nft delete table {TABLE}", check=False)
+        node.run(["nft", "-f", "-"], input=rules)
+    finally:
+        node.daemon.process.signal(signal.SIGCONT)
+    return rates
+
+
+def flood(lan: Lan, node: Node) -> float:
+    script = str(CHECKOUT / "tests/bench/sender.py")
+    before = received(lan)
+    words = ["nsenter", "--net=/run/netns/pod-0", PYTHON, "-IS", script, "10.77.0.2", str(SECONDS)]
+    seconds = float(node.run(words).stdout.split()[1])
+    return (received(lan) - before) / seconds
+
+
+def received(lan: Lan) -> int:
+    return int(lan.host.run("cat /sys/class/net/eth0/statistics/rx_packets").stdout)
+
+
+def ratio(rates: dict[str, list[float]]) -> float:
+    """On to off: the median of each turn's, so that what else the machine does weighs on both."""
+    return statistics.median(on / off for on, off in zip(rates["on"], rates["off"], strict=True))
+
+
+def main() -> None:
+    found = measured(int(sys.argv[1]) if sys.argv[1:] else ROUNDS)
+    for count, rates in found.items():
+        on, off = (statistics.median(rates[what]) for what in ("on", "off"))
+        print(
+            f"{count:4} pods: {on:9.0f} packets/s with the filter, {off:9.0f} without, ratio {ratio(rates):.3f}"
+        )
+    print(json.dumps({count: ratio(rates) for count, rates in found.items()}))
+    sys.exit(any(ratio(rates) < TARGET for rates in found.values()))
+
+
+if __name__ == "__main__":
+    main()
