@@ -12,11 +12,13 @@ test (see holder.py).  What the machine writes lasts from boot to boot, and no l
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.booted import holder
 from tests.lab import CommandError, LabError, eventually
@@ -76,6 +78,11 @@ class Booted(Place):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(mode)
+
+    def conflist(self) -> dict[str, Any]:
+        """The network's configuration, as a runtime reads it."""
+        known: dict[str, Any] = json.loads(self.read("/etc/cni/net.d/10-terway.conflist"))
+        return known
 
     def prepare(self, command: str, timeout: float = 300.0) -> str:
         """Run a command in the machine's root while it is off, with the real machine's network; what it said."""
