@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import Lan, Machine, Node, eventually
+from tests.lab.probe import overruns
+
+pytestmark = pytest.mark.alone
 
 pytestmark = pytest.mark.alone
 
@@ -44,7 +47,18 @@ def stream(lan: Lan, node: Node) -> Iterator[None]:
     assert listener.running, node.read("/tmp/listen.log")
 
 
-def undisturbed(lan: Lan) -> dict[str, int]:
+def undisturbed() -> dict[str, int]:
+    """What one takeover and one teardown cost; where the machine was too busy for its packets, once more."""
+    for _ in range(3):
+        with Lan() as lan:
+            before = overruns()
+            figures = measured(lan)
+            if overruns() == before:
+                break
+    return figures
+
+
+def measured(lan: Lan) -> dict[str, int]:
     """Packets sent and lost, and segments sent twice, over one takeover and one teardown."""
     node = lan.node("n1")
     eventually(lambda: all(lan.host.ping(a) for a in NODE), 5, "the node answers")
@@ -63,8 +77,8 @@ def undisturbed(lan: Lan) -> dict[str, int]:
     }
 
 
-def test_nobody_notices(lan: Lan) -> None:
-    figures = undisturbed(lan)
+def test_nobody_notices() -> None:
+    figures = undisturbed()
     assert figures["sent"] > 1000
     assert (figures["lost"], figures["again"]) == (0, 0), figures
 
@@ -73,7 +87,6 @@ def test_nobody_notices(lan: Lan) -> None:
 def test_nobody_notices_ten_times_in_a_row() -> None:
     runs = []
     for _ in range(10):
-        with Lan() as lan:
-            runs.append(undisturbed(lan))
-            print(runs[-1], flush=True)
+        runs.append(undisturbed())
+        print(runs[-1], flush=True)
     assert [(run["lost"], run["again"]) for run in runs] == [(0, 0)] * 10

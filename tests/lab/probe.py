@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.lab.errors import LabError
@@ -19,6 +20,8 @@ class Loss:
     duplicates: int
     slowest: float
     errors: dict[str, int] = field(default_factory=dict)
+    overrun: bool = False
+    """Whether the kernel that all machines share has dropped packets, of whomever, for being too busy."""
 
     @property
     def received(self) -> int:
@@ -38,6 +41,11 @@ class Loss:
         return f"{len(self.lost)} of {self.sent} lost"
 
 
+def overruns() -> int:
+    """The packets that the processors of this machine had no time for, in all namespaces, since it started."""
+    return sum(int(line.split()[1], 16) for line in Path("/proc/net/softnet_stat").read_text().splitlines())
+
+
 class Probe:
     """A running ping; `stop()` ends it.  Also a context manager, whose result is then in `.loss`."""
 
@@ -45,6 +53,7 @@ class Probe:
         self.name = name
         self.loss: Loss | None = None
         self._process = process
+        self._overruns = overruns()
         assert process.stdout is not None
         line = process.stdout.readline().decode()
         if line.strip() != "started":
@@ -57,7 +66,7 @@ class Probe:
         if self.loss is None:
             output, _ = self._process.communicate(timeout=10)
             try:
-                self.loss = Loss(**json.loads(output))
+                self.loss = Loss(**json.loads(output), overrun=overruns() != self._overruns)
             except (ValueError, TypeError) as error:
                 raise LabError(
                     f"probe {self.name} gave no result: {output.decode(errors='replace')}"
