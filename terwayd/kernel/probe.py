@@ -66,6 +66,8 @@ def path_mtu(target: IPv4Address, most: int, timeout: float) -> int | None:
     if not _echo(target, least, timeout):
         return None
     patience = min(timeout, max(0.2, 10 * (time.monotonic() - asked)))
+    if _echo(target, most, timeout):  # the first one was lost
+        return most
     too_big = most
     while too_big - least > 1:
         middle = (least + too_big) // 2
@@ -73,7 +75,7 @@ def path_mtu(target: IPv4Address, most: int, timeout: float) -> int | None:
             least = middle
         else:
             too_big = middle
-    return least
+    return most if _echo(target, too_big, timeout) else least  # what gets through now was late, not too big
 
 
 def _echo(target: IPv4Address, size: int, timeout: float) -> bool:

@@ -74,6 +74,7 @@ def test_over_tcp(lan: Lan, node: Node) -> None:
 
 def test_slow_clients_harm_nobody(lan: Lan, node: Node) -> None:
     """More of them than are served: those in excess are closed at once, the rest after a few seconds."""
+    before = descriptors(node)
     with ExitStack() as stack:
         slow = []
         for _ in range(30):
@@ -97,8 +98,14 @@ def test_slow_clients_harm_nobody(lan: Lan, node: Node) -> None:
         for process in slow:
             assert process.wait(20) is not None
         assert problems(scrape(lan).partition("\r\n\r\n")[2]) == []
-    descriptors = node.run(f"ls /proc/{node.daemon.pid_inside}/fd | wc -l").stdout if node.daemon else ""
-    assert int(descriptors) < 25
+    eventually(
+        lambda: descriptors(node) <= before + 3, 10, "their connections are closed"
+    )  # the pod has some
+
+
+def descriptors(node: Node) -> int:
+    assert node.daemon is not None
+    return len(node.run(f"ls /proc/{node.daemon.pid_inside}/fd").stdout.split())
 
 
 def test_a_head_without_end(lan: Lan, node: Node) -> None:
