@@ -16,6 +16,7 @@ from terwayd.model import TABLE_MAIN, Host, IPAddress, Link
 _NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.glusterfs", "9p", "afs"}
 _NETWORK_ROOTS = ("root=/dev/nfs", "root=nbd:", "root=nfs", "root=iscsi:", "nfsroot=", "nbdroot=", "netroot=")
 _ALL_HOSTS = "224.0.0.1"
+_CLIENTS = (":68", ":546")  # the ports of DHCP clients: the NIC's manager is told to end them
 _SHOWN = 5  # rules that are named; the others are counted
 
 
@@ -84,7 +85,7 @@ def warnings(nic: str, ruleset: str, iptables: str, sockets: str, igmp: str, *, 
         yield f"{len(named) - _SHOWN} more rules of the firewall name {nic}"
     for line in sockets.splitlines():
         words = line.split()
-        if len(words) > 4 and f"%{nic}:" in words[4]:
+        if len(words) > 4 and f"%{nic}:" in words[4] and not words[4].endswith(_CLIENTS):
             who = re.search(r'"([^"]+)",pid=(\d+)', line)
             name = f"{who[1]} (PID {who[2]})" if who else "a program"
             yield f"{name} listens on {words[4]} alone, and hears nothing there any more"

@@ -74,6 +74,9 @@ routes = st.one_of(
 others = st.one_of(
     st.builds("rule add from 192.0.2.{} table 100 priority {}".format, near, st.integers(1000, 2000)),
     st.builds("-6 rule add from 2001:db8::{:x} table 100 priority {}".format, near, st.integers(1000, 2000)),
+    st.builds("rule add iif eth0 table 100 priority {}".format, st.integers(2001, 3000)),
+    st.builds("-6 rule add oif eth0 table 100 priority {}".format, st.integers(2001, 3000)),
+    st.builds("neigh add proxy 192.0.2.{} dev eth0".format, near),
     st.builds("neigh add 192.0.2.{0} lladdr 02:00:00:00:00:{0:02x} dev eth0 nud permanent".format, near),
     st.builds("link set eth0 mtu {}".format, st.integers(1300, 1500)),
 )

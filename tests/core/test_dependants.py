@@ -34,6 +34,7 @@ IPTABLES = (
 )
 SOCKETS = """udp UNCONN 0 0 192.0.2.10%eth0:123 0.0.0.0:* users:(("ntpd",pid=7,fd=3))
 tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("sshd",pid=8,fd=3))
+udp UNCONN 0 0 192.0.2.10%eth0:68 0.0.0.0:* users:(("systemd-network",pid=6,fd=3))
 tcp LISTEN 0 128 *%eth1:80 *:* users:(("nginx",pid=9,fd=3))
 """
 IGMP = """Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter
