@@ -12,7 +12,7 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-PATIENCE = 0.7  # seconds; what does not come by then does not come in the lab
+PATIENCE = 2.0  # seconds; what does not come by then does not come in the lab
 
 
 def serve(port: int, name: str) -> None:

@@ -121,7 +121,7 @@ def test_nobody_may_take_the_filter_away(lan: Lan, node: Node, held: Pod, free: 
         "nft delete element bridge terwayd ports",
     ):
         node.run(f"{command} {{ {port} }}" if "element" in command else command)
-        eventually(back, 5.0, f"mended: {command}")
+        eventually(back, 10.0, f"mended: {command}")
         assert heard(lan, held, some) == set()
     assert node.daemon is not None
     node.daemon.kill9()
