@@ -119,6 +119,10 @@ def plan(
         )
     addresses, warnings = movable_addresses(host.addresses_of(nic.name))
     routes = movable_routes(host.routes_of(nic.name))
+    warnings += [
+        f"the route {route.dst} via {route.gateway} is advertised: the kernel makes a new one on the bridge"
+        for route in advertised_beside(host.routes_of(nic.name))
+    ]
     onto = [on_bridge(address, bridge) for address in addresses]
     moved = [via_bridge(route, nic.name, bridge) for route in routes]
     neighbours = [replace(n, dev=bridge) for n in host.neighbours if n.dev == nic.name]
@@ -180,7 +184,8 @@ def movable_addresses(found: tuple[Address, ...]) -> tuple[list[Address], list[s
 
 def movable_routes(found: tuple[Route, ...]) -> list[Route]:
     """The routes to move, those without a gateway first: the others' gateways are found by them."""
-    kept = [r for r in found if r.table != TABLE_LOCAL and r.type in _MOVABLE_TYPES]
+    advertised = advertised_beside(found)
+    kept = [r for r in found if r.table != TABLE_LOCAL and r.type in _MOVABLE_TYPES and r not in advertised]
     for route in kept:
         if route.foreign:
             raise Refused(
@@ -191,6 +196,16 @@ def movable_routes(found: tuple[Route, ...]) -> list[Route]:
     # Of equal routes the first wins, and a route is put in front of those that are there: the last one first.
     kept.reverse()
     return sorted(kept, key=lambda r: (gated[id(r)], -r.dst.prefixlen))
+
+
+def advertised_beside(found: tuple[Route, ...]) -> list[Route]:
+    """Routes of router advertisements that have a lasting one of their metric beside them: they are not moved.
+
+    The kernel tells the two apart only where it has made the one itself; moved, both would be one multipath
+    route, and the lasting one end with the other.  The next advertisement makes it anew.
+    """
+    lasting = {(r.dst, r.table, r.priority) for r in found if r.expires is None}
+    return [r for r in found if r.expires is not None and (r.dst, r.table, r.priority) in lasting]
 
 
 def on_bridge(address: Address, bridge: str) -> Address:

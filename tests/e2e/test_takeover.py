@@ -140,3 +140,22 @@ def test_a_second_daemon_is_refused(node: Node) -> None:
     assert done.returncode == 1
     assert "error: another terwayd serves /run/terwayd.sock" in done.stderr
     assert node.status()["state"] == "ready"
+
+
+def test_a_static_and_an_advertised_default_route_of_one_metric() -> None:
+    """The kernel would make one of them that ends with the advertised one."""
+    with Lan() as lan:
+        node = lan.node("n1")
+        lan.dhcp.restart(ra=True)
+        eventually(lambda: "proto ra" in node.run("ip -6 route").stdout, 15, "an advertisement came")
+        static = f"default via {lan.gateway_ip6} dev {{}} metric 1024 pref medium"
+        assert static.format("eth0") in node.run("ip -6 route").stdout
+        node.start_daemon().wait_ready()
+        assert static.format("mybr0") in node.run("ip -6 route").stdout
+        eventually(lambda: "dev mybr0 proto ra" in node.run("ip -6 route").stdout, 15, "the next came")
+        assert static.format("mybr0") in node.run("ip -6 route").stdout
+        node.terwayctl("teardown")
+        assert static.format("eth0") in node.run("ip -6 route").stdout
+        eventually(lambda: "dev eth0 proto ra" in node.run("ip -6 route").stdout, 15, "and the next")
+        assert static.format("eth0") in node.run("ip -6 route").stdout
+        assert node.ping(lan.world6, count=3)
