@@ -39,7 +39,8 @@ from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
 from terwayd.metrics import Metrics
 from terwayd.model import Host, Link
-from terwayd.pods.attach import Attachments, Lan
+from terwayd.pods.attach import Attachments
+from terwayd.pods.attached import Lan
 from terwayd.pods.cluster import ServiceRanges
 from terwayd.pods.firewall import Firewall
 from terwayd.pods.identity import Key, Policy

@@ -11,7 +11,8 @@ from terwayd.cni import asked, protocol
 from terwayd.cni.protocol import Call
 from terwayd.errors import CniError, HostError, TerwayError
 from terwayd.kernel import netns
-from terwayd.pods.attach import Attached, Attachments
+from terwayd.pods.attach import Attachments
+from terwayd.pods.attached import Attached
 
 log = logging.getLogger(__name__)
 

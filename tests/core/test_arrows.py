@@ -41,6 +41,7 @@ PURE = [
         "terwayd.pods.identity",
     ),
     *(
+        "terwayd.pods.attached",
         "terwayd.pods.cached",
         "terwayd.pods.routes",
         "terwayd.pods.ruleset",

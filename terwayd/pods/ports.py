@@ -1,0 +1,100 @@
+"""The pods' ports of the bridge: the veth of each, and what the firewall lets through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from terwayd.config import Config, Network
+from terwayd.dhcp.lease import Lease
+from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.reaper import Reaper
+from terwayd.kernel.worker import Worker
+from terwayd.model import Link
+from terwayd.pods import veth
+from terwayd.pods.attached import Lan
+from terwayd.pods.firewall import Firewall
+from terwayd.pods.identity import Attachment
+from terwayd.pods.routes import pod_routes
+from terwayd.pods.ruleset import Port
+
+
+class Ports:
+    """Makes them and takes them out."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        worker: Worker,
+        firewall: Firewall,
+        lan: Lan,
+        service_cidrs: Callable[[], tuple[Network, ...]],
+    ) -> None:
+        self.config = config
+        self.lan = lan
+        self._worker = worker
+        self._firewall = firewall
+        self._service_cidrs = service_cidrs
+        self._reaper = Reaper()
+
+    def inside_of(self, known: Attachment, lease: Lease) -> veth.Inside:
+        """What the pod's interface shall have with `lease`."""
+        mtu = self.mtu(lease)
+        routes = pod_routes(
+            lease,
+            self.lan.node,
+            service_cidrs=known.service_cidrs or self._service_cidrs(),
+            default_route=self.config.pods.default_route,
+        )
+        return veth.Inside(known.ifname, lease.address, routes, mtu if mtu != self.lan.bridge.mtu else 0)
+
+    def mtu(self, lease: Lease) -> int:
+        mtu = self.config.pods.mtu or self.lan.bridge.mtu
+        return min(mtu, lease.mtu or mtu)
+
+    def port(self, known: Attachment, *addresses: IPv4Address) -> Port:
+        """What a pod that has `addresses` may send."""
+        ipv6 = self.config.pods.ipv6 == "slaac"
+        return Port(
+            known.host_ifname, known.mac, known.container_id, addresses, ipv6=ipv6, guarded=known.antispoof
+        )
+
+    def admit(self, known: Attachment, *addresses: IPv4Address) -> None:
+        self._firewall.admit(self.port(known, *addresses))
+
+    def plug(self, netlink: Netlink, known: Attachment, descriptor: int, bridge: Link) -> veth.Opened:
+        if known.service_cidrs:
+            self._firewall.serve()
+        self.admit(known)  # first: the pod may send as soon as it has its end
+        return veth.plug(
+            netlink,
+            known,
+            descriptor,
+            bridge=bridge.index,
+            mtu=bridge.mtu,
+            ipv6=self.config.pods.ipv6 == "slaac",
+            hairpin=self._firewall.services,
+        )
+
+    def configure(
+        self, netlink: Netlink, known: Attachment, opened: veth.Opened, inside: veth.Inside
+    ) -> None:
+        self.admit(known, inside.address.ip)
+        veth.configure(netlink, opened, inside)
+
+    async def unplug(self, known: Attachment) -> None:
+        await self._reaper.delete(known.host_ifname)
+        await self.dismiss(known)
+
+    async def dismiss(self, known: Attachment) -> None:
+        """Let nothing through any more, where there is no veth yet."""
+        await self._worker.call(lambda _: self._firewall.dismiss(known.host_ifname))
+
+    async def serve(self) -> None:
+        """From now on there are Services."""
+        await self._worker.call(lambda _: self._firewall.serve())
+
+    def close(self) -> None:
+        """Wait until the kernel has finished with what was taken out."""
+        self._reaper.close()
