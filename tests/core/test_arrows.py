@@ -20,6 +20,7 @@ PURE = [
     *("terwayd.metrics", "terwayd.health", "terwayd.dhcp.survey", "terwayd.doctor", "terwayd.doctor.checks"),
     *("terwayd.doctor.facts", "terwayd.doctor.firewall", "terwayd.doctor.lan"),
     *("terwayd", "terwayd.codec", "terwayd.config", "terwayd.errors", "terwayd.events", "terwayd.model"),
+    "terwayd.keys",
     *(
         "terwayd.cni",
         "terwayd.cni.asked",
