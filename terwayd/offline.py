@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from terwayd import codec
-from terwayd.api.methods import plan_dict, standing_dict
+from terwayd.api.replies import plan_dict, standing_dict
 from terwayd.config import Config
 from terwayd.daemon import read_config
 from terwayd.errors import HostError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections import Counter
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from terwayd import __version__, metrics
+from terwayd.api.findings import findings
+from terwayd.api.replies import POD_KEYS, host_dict, plan_dict, pod_dict, standing_dict
 from terwayd.api.varlink import VarlinkError, invalid
 from terwayd.clock import boottime
 from terwayd.cni import protocol, verbs
@@ -20,9 +21,6 @@ from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.table import State
 from terwayd.errors import DhcpError, TerwayError
-from terwayd.host.plan import Plan
-from terwayd.host.takeover import Standing
-from terwayd.model import Host
 from terwayd.node import Condition, Node
 from terwayd.pods.identity import Attachment
 from terwayd.pods.static import is_static
@@ -31,7 +29,6 @@ log = logging.getLogger(__name__)
 
 INTERFACE = "io.terway"
 SERVICE = "org.varlink.service"
-_TELL_REPAIRS = 3600.0  # seconds that status speaks of a repair
 _RENEW = 10.0  # seconds that a renewal by hand waits for the server
 _DESCRIPTION = Path(__file__).with_name("io.terway.varlink")
 
@@ -106,57 +103,22 @@ class Methods:
         node, health = self._node, self._node.health
         host, drift = await node.observe()
         state = health.condition
-        findings = self._findings(drift)
+        found = findings(node, drift)
         leases = self._pods()
-        if state is Condition.READY and any(finding["severity"] == "error" for finding in findings):
+        if state is Condition.READY and any(finding["severity"] == "error" for finding in found):
             state = Condition.DEGRADED
-        reason = health.reason or (findings[0]["message"] if findings else "")
+        reason = health.reason or (found[0]["message"] if found else "")
         return {
             "version": __version__,
             "state": state.value,
             "reason": reason,
             "since": int(health.since),
-            "host": _host(host, node.bridge),
-            "pods": [{key: pod[key] for key in _POD_KEYS} for pod in leases],
-            "findings": findings,
+            "host": host_dict(host, node.bridge),
+            "pods": [{key: pod[key] for key in POD_KEYS} for pod in leases],
+            "findings": found,
             "rules": [{"where": where, "what": what} for where, what in node.firewall.rules()],
             "config": node.config.path,
         }
-
-    def _findings(self, drift: tuple[str, ...]) -> list[dict[str, str]]:
-        node, health = self._node, self._node.health
-        findings = []
-        if health.condition is Condition.DEGRADED:
-            findings.append(_finding("not-ready", "error", health.reason, health.hint))
-        findings += [
-            _finding(
-                "mended",
-                "warning",
-                f"{time.strftime('%H:%M:%S', time.localtime(when))}: {what}",
-                "journalctl -u terwayd",
-            )
-            for when, what in node.repairs
-            if when > time.time() - _TELL_REPAIRS
-        ]
-        if (left := node.unconfirmed) is not None:
-            message = f"the takeover is undone in {max(left, 0):.0f} s unless it is confirmed"
-            findings.append(_finding("unconfirmed", "warning", message, "terwayctl confirm"))
-        if node.set_aside is not None:
-            message = f"the state could not be read, and is set aside as {node.set_aside}"
-            findings.append(
-                _finding("state-lost", "warning", message, "journalctl -u terwayd; terwayctl leases")
-            )
-        findings += [_finding("drift", "error", found, "systemctl restart terwayd") for found in drift]
-        if node.unapplied is not None:
-            findings.append(_finding("configuration", "warning", *node.unapplied))
-        if node.host_lease is not None and node.host_lease.trouble:
-            findings.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
-        findings += [_finding(t.code, t.severity, t.message, t.hint) for t in node.firewall.trouble]
-        for known in node.known_pods or ():
-            trouble = node.known_pods.upkeep.trouble(known.key) if node.known_pods is not None else None
-            if trouble is not None:
-                findings.append(_finding(trouble.code, trouble.severity, trouble.message, trouble.hint))
-        return findings
 
     async def _metrics(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         return {"text": self.metrics_page()}
@@ -198,7 +160,7 @@ class Methods:
             pods=len(leases),
             next_expiry=time.time() + min(left) if left else None,
             confirm_seconds=node.unconfirmed,
-            findings=Counter((found["code"], found["severity"]) for found in self._findings(())),
+            findings=Counter((found["code"], found["severity"]) for found in findings(node, ())),
         )
         return metrics.render(node.metrics, facts)
 
@@ -212,7 +174,7 @@ class Methods:
         shown = []
         for known in node.known_pods:
             state = node.engine.state(known.key)
-            shown.append(_pod(known, node.engine.lease(known.key), state.value if state else "stopped"))
+            shown.append(pod_dict(known, node.engine.lease(known.key), state.value if state else "stopped"))
         return sorted(shown, key=lambda pod: (pod["namespace"], pod["name"], pod["ifname"]))
 
     async def _renew_lease(self, parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
@@ -244,7 +206,7 @@ class Methods:
         except DhcpError as error:
             raise DhcpError(f"{known}: {error.message}", hint=error.hint) from None
         state = engine.state(known.key)
-        return {"lease": _pod(known, lease, state.value if state else "stopped")}
+        return {"lease": pod_dict(known, lease, state.value if state else "stopped")}
 
     async def _config(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         return {"path": self._node.config.path, "config": values(self._node.config)}
@@ -308,52 +270,6 @@ class Methods:
         return {"description": _DESCRIPTION.read_text()}
 
 
-_POD_KEYS = [
-    "namespace",
-    "name",
-    "network",
-    "container_id",
-    "ifname",
-    "host_ifname",
-    "mac",
-    "address",
-    "gateway",
-    "server",
-    "state",
-    "renews_in",
-    "expires_in",
-]
-
-
-def _pod(known: Attachment, lease: Lease | None, state: str) -> dict[str, Any]:
-    now, wall = boottime(), time.time()
-    return {
-        "namespace": known.namespace,
-        "name": known.name,
-        "network": known.network,
-        "container_id": known.container_id,
-        "ifname": known.ifname,
-        "host_ifname": known.host_ifname,
-        "mac": known.mac,
-        "address": str(lease.address) if lease else None,
-        "gateway": str(lease.routers[0]) if lease and lease.routers else None,
-        "server": str(lease.server) if lease and not is_static(lease) else None,
-        "state": state,
-        "renews_in": _left(lease.renew_at - now) if lease else None,
-        "expires_in": _left(lease.expires_at - now) if lease else None,
-        "client_id": known.client_id,
-        "hostname": known.hostname,
-        "dns": [str(server) for server in lease.dns] if lease else [],
-        "domain": lease.domain if lease else "",
-        "search": list(lease.search) if lease else [],
-        "routes": [f"{dst} via {via}" if via else str(dst) for dst, via in lease.routes] if lease else [],
-        "ntp": [str(server) for server in lease.ntp] if lease else [],
-        "mtu": lease.mtu if lease else None,
-        "options": {str(code): raw.hex() for code, raw in lease.extra} if lease else {},
-        "acquired": wall - (now - lease.acquired) if lease else None,
-    }
-
-
 def _process() -> metrics.Process:
     words = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from field 3 of proc(5) on
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
@@ -363,53 +279,3 @@ def _process() -> metrics.Process:
         resident_bytes=int(words[21]) * page,
         descriptors=sum(1 for _ in Path("/proc/self/fd").iterdir()),
     )
-
-
-def _left(seconds: float) -> float | None:
-    return None if math.isinf(seconds) else round(max(0.0, seconds), 1)
-
-
-def _host(host: Host, bridge: str) -> dict[str, Any] | None:
-    link = host.link(bridge)
-    if link is None:
-        return None
-    uplinks = [
-        port.name for port in host.links if port.master == link.index and port.alias.startswith("terwayd ")
-    ]
-    return {
-        "bridge": bridge,
-        "uplink": uplinks[0] if uplinks else "",
-        "mac": link.mac,
-        "mtu": link.mtu,
-        "addresses": [str(a.interface) for a in host.addresses_of(bridge) if not a.link_local],
-        "gateways": [str(gateway) for gateway in host.gateways_of(bridge)],
-    }
-
-
-def _finding(code: str, severity: str, message: str, hint: str) -> dict[str, str]:
-    return {"code": code, "severity": severity, "message": message, "hint": hint}
-
-
-def plan_dict(plan: Plan) -> dict[str, Any]:
-    """A plan as io.terway.Plan replies it."""
-    steps = [
-        {"command": str(step), "undo": str(back) if (back := step.inverse()) else ""} for step in plan.steps
-    ]
-    return {
-        "uplink": plan.uplink,
-        "bridge": plan.bridge,
-        "steps": steps,
-        "warnings": list(plan.warnings),
-        "changes": bool(steps),
-    }
-
-
-def standing_dict(standing: Standing) -> dict[str, Any]:
-    """What was done, as io.terway.Setup and Teardown reply it."""
-    return {
-        "uplink": standing.uplink,
-        "bridge": standing.bridge,
-        "changed": standing.changed,
-        "steps": standing.steps,
-        "milliseconds": round(standing.milliseconds, 1),
-    }
