@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from terwayd.errors import HostError, KernelError
+from terwayd.host import commands
 from terwayd.host import steps as s
 from terwayd.host.find_managers import client_pids
 from terwayd.kernel import local
@@ -82,15 +83,15 @@ def do(netlink: Netlink, step: s.Step) -> None:
             netlink.add_route(route)
         case s.DelRoute(route):
             netlink.delete_route(route)
-        case s.WriteFile(path, text):
+        case commands.WriteFile(path, text):
             _write(Path(path), text)
-        case s.RemoveFile(path):
+        case commands.RemoveFile(path):
             _remove(Path(path))
-        case s.Run(command):
+        case commands.Run(command):
             _run(command)
-        case s.StopClient(name, dev):
+        case commands.StopClient(name, dev):
             _kill(name, dev)
-        case s.StartClient(name, dev, command):
+        case commands.StartClient(name, dev, command):
             if not client_pids(name, dev):
                 _run(command)
 

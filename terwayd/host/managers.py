@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from terwayd.host import commands
 from terwayd.host import steps as s
 from terwayd.host.lease import Leased
 
@@ -71,42 +72,42 @@ def hold(found: Found, nic: str, bridge: str, dns: tuple[str, ...] = ()) -> Held
     """
     # A client would put back the addresses that it sees go, or take the name servers out of resolv.conf.
     early: list[s.Step] = [
-        s.StopClient(client.name, nic, back=_start(client, nic, found)) for client in found.clients
+        commands.StopClient(client.name, nic, back=_start(client, nic, found)) for client in found.clients
     ]
     late: list[s.Step] = []
     if found.networkd:
-        early.append(s.WriteFile(NETWORKD_FILE, _networkd(nic, bridge)))
+        early.append(commands.WriteFile(NETWORKD_FILE, _networkd(nic, bridge)))
         reload = ("networkctl", "reload")
-        late.append(s.Run(reload, back=reload))
+        late.append(commands.Run(reload, back=reload))
     if found.nm:
         # A reload would take the NIC down as NetworkManager lets go of it.  One that is started anew finds
         # that it is not to touch it, and later, by its own note of the NIC, that it had configured it.
-        early.append(s.WriteFile(NM_FILE, _network_manager(nic, bridge)))
+        early.append(commands.WriteFile(NM_FILE, _network_manager(nic, bridge)))
         late += [
             _systemctl(
                 "reset-failed", "NetworkManager"
             ),  # systemd starts it five times in ten seconds, no more
             _systemctl("stop", "NetworkManager"),
-            s.RemoveFile(*found.nm_note),
+            commands.RemoveFile(*found.nm_note),
             _systemctl("start", "NetworkManager"),
         ]
     if found.ifupdown and found.systemd:
-        early.append(s.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
+        early.append(commands.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
         late.append(_systemctl("daemon-reload"))
     if dns and found.resolved:
-        late.append(s.Run(("resolvectl", "dns", bridge, *dns)))
+        late.append(commands.Run(("resolvectl", "dns", bridge, *dns)))
     elif found.dns:
         # It does not always see that the NIC has its address again; what it knows outlives its restart.
         again = ("systemctl", "try-restart", "systemd-resolved")
-        late.append(s.Run(("resolvectl", "dns", bridge, *found.dns), back=again))
+        late.append(commands.Run(("resolvectl", "dns", bridge, *found.dns), back=again))
         if found.domains:
-            late.append(s.Run(("resolvectl", "domain", bridge, *found.domains)))
+            late.append(commands.Run(("resolvectl", "domain", bridge, *found.domains)))
     return Held(tuple(early), tuple(late), found.lease, found.userspace_ra)
 
 
-def _systemctl(*words: str) -> s.Run:
+def _systemctl(*words: str) -> commands.Run:
     """What is the same on the way there and back."""
-    return s.Run(("systemctl", *words), back=("systemctl", *words))
+    return commands.Run(("systemctl", *words), back=("systemctl", *words))
 
 
 def _networkd(nic: str, bridge: str) -> str:

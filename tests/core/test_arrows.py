@@ -35,6 +35,7 @@ PURE = [
     *("terwayd.host.lease", "terwayd.host.managers"),
     *(
         "terwayd.host.addressing",
+        "terwayd.host.commands",
         "terwayd.host.dependants",
         "terwayd.host.steps",
         "terwayd.host.uplink",

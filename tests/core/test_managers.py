@@ -9,6 +9,7 @@ import pytest
 
 from terwayd import codec
 from terwayd.host import steps as s
+from terwayd.host.commands import RemoveFile, Run, StartClient, StopClient, WriteFile
 from terwayd.host.drift import drift
 from terwayd.host.lease import Leased
 from terwayd.host.managers import IFUPDOWN_FILE, NETWORKD_FILE, NM_FILE, Client, Found, Held, hold
@@ -120,9 +121,9 @@ def test_what_holds_a_manager_and_lets_it_go(found: Found, there: list[str], bac
 
 def test_managers_are_told_when_the_addresses_have_moved() -> None:
     steps = made(ALL).steps
-    told = [n for n, step in enumerate(steps) if isinstance(step, s.Run | s.RemoveFile)]
-    written = [n for n, step in enumerate(steps) if isinstance(step, s.WriteFile)]
-    assert isinstance(steps[0], s.StopClient)
+    told = [n for n, step in enumerate(steps) if isinstance(step, Run | RemoveFile)]
+    written = [n for n, step in enumerate(steps) if isinstance(step, WriteFile)]
+    assert isinstance(steps[0], StopClient)
     assert written == list(range(1, len(written) + 1))
     assert told == list(range(len(steps) - len(told), len(steps)))
     assert any(isinstance(step, s.DelAddress) for step in steps[: told[0]])
@@ -131,9 +132,9 @@ def test_managers_are_told_when_the_addresses_have_moved() -> None:
 def test_managers_are_told_last_on_the_way_back() -> None:
     back = way_back(made(ALL), DYNAMIC)
     kinds = [type(step) for step in back]
-    told = kinds.index(s.StartClient)
-    assert set(kinds[told:]) <= {s.Run, s.StartClient, s.WriteFile}
-    assert kinds[:told].count(s.RemoveFile) == 3
+    told = kinds.index(StartClient)
+    assert set(kinds[told:]) <= {Run, StartClient, WriteFile}
+    assert kinds[:told].count(RemoveFile) == 3
     assert kinds.index(s.AddAddress) < kinds.index(s.Release) < kinds.index(s.DelLink) < told
 
 
