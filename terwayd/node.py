@@ -9,48 +9,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import errno
 import logging
-import random
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from terwayd.clock import boottime
 from terwayd.cni import install
 from terwayd.config import Config, Reload, reload
-from terwayd.dhcp.client import FAST, FULL, Conflict, Event, Lost, NoAnswer
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.survey import Offer
 from terwayd.errors import HostError, RolledBack, TerwayError
-from terwayd.events import MENDED, NOT_READY, NOT_RELOADED, RELOADED, TAKEN_OVER, about
-from terwayd.host.drift import Limit, drift
+from terwayd.events import NOT_READY, NOT_RELOADED, RELOADED, TAKEN_OVER, about
+from terwayd.guard import Guard
+from terwayd.host.drift import drift
 from terwayd.host.takeover import Standing, Takeover
-from terwayd.host.uplink import uplink_alias
-from terwayd.hostlease import HOST, HostLease
-from terwayd.kernel import local
-from terwayd.kernel.alarm import Alarm
-from terwayd.kernel.netlink import Netlink
-from terwayd.kernel.packet import PacketTransport
+from terwayd.hostlease import HostLease
 from terwayd.kernel.worker import Worker
 from terwayd.metrics import Metrics
-from terwayd.model import Host, Link
+from terwayd.model import Host
 from terwayd.pods.attach import Attachments
-from terwayd.pods.attached import Lan
 from terwayd.pods.cluster import ServiceRanges
 from terwayd.pods.firewall import Firewall
-from terwayd.pods.identity import Key, Policy
-from terwayd.pods.routes import Node as PodsNode
+from terwayd.probation import Probation
+from terwayd.running import Running
 from terwayd.store import Store
 
 log = logging.getLogger(__name__)
 
-_TOLD: dict[type, str] = {Lost: "lost", Conflict: "conflict", NoAnswer: "no_answer"}
-_SURVEY = 5.0  # seconds that DHCP servers have for an OFFER
 _PATIENCE = 30.0  # seconds that a CNI call which came during our start waits for its end
 
 
@@ -81,24 +68,19 @@ class Node:
         self._on_change = on_change
         self.metrics = Metrics()
         self.health = Health(Condition.STARTING, "waiting for the network", since=time.time())
-        self.engine: Engine | None = None
         self._store = store
         self._worker = Worker()
         self._pods_worker = Worker()  # so that no ADD waits for a look at the host
         self._takeover = Takeover(store, config)
+        self._guard = Guard(self._worker, self._takeover, self.metrics)
+        self._probation = Probation(self._takeover, on_over=lambda: self.spawn(self._roll_back()))
         self.firewall = Firewall(
-            config.host.bridge, antispoof=config.pods.antispoof, on_repair=self._repaired
+            config.host.bridge, antispoof=config.pods.antispoof, on_repair=self._guard.repaired
         )
         self._ranges = ServiceRanges(config.pods.service_cidrs, on_found=lambda: self.spawn(self._serve()))
-        self._attachments: Attachments | None = None
+        self._running: Running | None = None
         self._changing = asyncio.Lock()
         self._tried = asyncio.Event()
-        self._transport: PacketTransport | None = None
-        self._limit = Limit()
-        self.repairs: deque[tuple[float, str]] = deque(maxlen=10)
-        self.fighting = False
-        self.host_lease: HostLease | None = None
-        self._probation: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.unapplied: tuple[str, str] | None = None
 
@@ -120,7 +102,23 @@ class Node:
 
     @property
     def known_pods(self) -> Attachments | None:
-        return self._attachments
+        return self._running.pods if self._running is not None else None
+
+    @property
+    def engine(self) -> Engine | None:
+        return self._running.engine if self._running is not None else None
+
+    @property
+    def host_lease(self) -> HostLease | None:
+        return self._running.host_lease if self._running is not None else None
+
+    @property
+    def repairs(self) -> Iterable[tuple[float, str]]:
+        return self._guard.repairs
+
+    @property
+    def fighting(self) -> bool:
+        return self._guard.fighting
 
     @property
     def set_aside(self) -> Path | None:
@@ -134,12 +132,12 @@ class Node:
 
     def pods(self) -> Attachments:
         """The pods; HostError with the reason while the node takes none."""
-        if self._attachments is None or self.health.condition is not Condition.READY:
+        if self._running is None or self.health.condition is not Condition.READY:
             raise HostError(
                 f"this node takes no pods: it is {self.health.condition.value}: {self.health.reason}",
                 hint=self.health.hint or "terwayctl status",
             )
-        return self._attachments
+        return self._running.pods
 
     async def tried(self) -> None:
         """Return when the node has been brought up for the first time, or could not be; or after a while."""
@@ -154,11 +152,11 @@ class Node:
         async with self._changing:
             try:
                 standing = await self._worker.call(self._takeover.setup, confirm_within)
-                if self._attachments is None:
-                    await self._start_pods(standing)
+                if self._running is None:
+                    await self._run(standing)
                 else:
-                    await self._replug()
-                    await self.firewall.up(services=self._attachments.served)
+                    await self._running.replug()
+                    await self.firewall.up(services=self._running.pods.served)
                 install.install_plugin(self.config.cni)
                 install.write_conflist(self.config.cni)
             except TerwayError as error:
@@ -168,9 +166,9 @@ class Node:
                 raise
             finally:
                 self._tried.set()
-            self.fighting, self._limit = False, Limit()
+            self._guard.begin()
             self._become(Condition.READY)
-            self._await_confirmation()
+            self._probation.watch()
             if standing.changed:
                 log.info(
                     "%s is under %s: %d steps in %.1f ms",
@@ -182,72 +180,26 @@ class Node:
                 )
             return standing
 
-    async def _start_pods(self, standing: Standing) -> None:
-        try:
-            transport = PacketTransport(
-                standing.uplink,
-                asyncio.get_running_loop(),
-                on_down=_on_down,
-                arp=self.config.dhcp.conflict_detection != "off",
-            )
-        except OSError as error:
-            raise HostError(f"no packet socket on {standing.uplink}: {error.strerror}") from None
-        self._transport = transport
-        dhcp = self.config.dhcp
-        self.engine = Engine(
-            transport,
-            clock=boottime,
-            alarm=Alarm(asyncio.get_running_loop()),
-            rng=random.Random(),
-            on_event=self._on_event,
-            probing={"fast": FAST, "full": FULL}.get(dhcp.conflict_detection),
-            servers=dhcp.servers,
-            rapid_commit=dhcp.rapid_commit,
-            why_not=self._why_not,
-            discover_rate=dhcp.discover_rate,
-            watcher=self.metrics,
-        )
-        self._attachments = Attachments(
+    async def _run(self, standing: Standing) -> None:
+        self._running = Running(
             self.config,
-            _policy(self.config, _link(standing.host, standing.uplink).mac),
-            engine=self.engine,
-            worker=self._pods_worker,
+            standing,
+            worker=self._worker,
+            pods_worker=self._pods_worker,
+            takeover=self._takeover,
             store=self._store,
-            lan=_lan(standing.host, standing.bridge),
-            service_cidrs=lambda: self._ranges.known,
             firewall=self.firewall,
-            on_change=self._on_change,
-        )
-        transport.port_of = self._attachments.port_of
-        await self._open_local(standing.uplink)
-        self._ranges.look()
-        await self._attachments.restore()
-        await self.firewall.up(self._attachments.ports(), services=self._attachments.served)
-        self.spawn(self._ranges.search())
-        self.host_lease = HostLease(
-            self.engine,
-            self._worker,
-            self._takeover,
+            ranges=self._ranges,
+            metrics=self.metrics,
             spawn=self.spawn,
             on_change=self._on_change,
-            on_moved=self._replug,
         )
-        await self.host_lease.adopt(standing)
-
-    async def _open_local(self, uplink: str) -> None:
-        """The way to DHCP servers on the node and in its pods; without it those of the LAN serve all the same."""
-        if self._transport is None:
-            return
-        try:
-            await self._worker.call(local.ensure, self.bridge, uplink)
-            self._transport.open_local(local.FREE_END)
-        except (TerwayError, OSError) as error:
-            log.warning("DHCP servers on this node are not heard: %s", error)
+        await self._running.start(standing)
 
     async def take_down(self, *, force: bool) -> Standing:
         """Give the host back.  Refuses while pods are attached, unless `force`: then they are detached."""
         async with self._changing:
-            pods = self._attachments
+            pods = self.known_pods
             if pods is not None and len(pods) and not force:
                 names = ", ".join(sorted(str(known) for known in pods))
                 raise HostError(
@@ -259,12 +211,11 @@ class Node:
                 for known in list(pods):
                     await pods.delete(known.key)
             install.remove_conflist(self.config.cni)
-            if self.host_lease is not None:
-                self.host_lease.close(give_back=True)
-            self._stop_pods()
+            if self._running is not None:
+                self._running.stop(give_back=True)
+                self._running = None
             self.firewall.down()
-            if self._probation is not None:
-                self._probation.cancel()
+            self._probation.end()
             try:
                 return await self._worker.call(self._takeover.teardown)
             except TerwayError as error:
@@ -273,42 +224,17 @@ class Node:
 
     def install_cni(self) -> list[str]:
         """Put in place what runtimes look for: the plugin, and the conflist if pods can come.  The files."""
-        install.install_plugin(self.config.cni)
-        if self.health.condition is Condition.READY:
-            install.write_conflist(self.config.cni)
-        return [str(file) for file in install.files(self.config.cni) if file.exists()]
+        return install.put(self.config.cni, conflist=self.health.condition is Condition.READY)
 
     def uninstall_cni(self, *, force: bool) -> list[str]:
         """Take it away.  Refuses while pods are attached, unless `force`: no runtime could detach them."""
-        if self._attachments is not None and len(self._attachments) and not force:
+        pods = self.known_pods
+        if pods is not None and len(pods) and not force:
             raise HostError(
-                f"{len(self._attachments)} pods are attached and could not be detached without the plugin",
+                f"{len(pods)} pods are attached and could not be detached without the plugin",
                 hint="terwayctl cni uninstall --force",
             )
-        gone = [str(file) for file in install.files(self.config.cni) if file.exists()]
-        install.remove_conflist(self.config.cni)
-        install.remove_plugin(self.config.cni)
-        return gone
-
-    def _stop_pods(self) -> None:
-        if self.host_lease is not None:
-            self.host_lease.close()
-        if self.engine is not None:
-            self.engine.close()
-        if self._attachments is not None:
-            self._attachments.close()
-        self.engine = self._attachments = self.host_lease = None
-
-    def _await_confirmation(self) -> None:
-        """Undo an unconfirmed takeover when its time is over, also one of an earlier run of the daemon."""
-        left = self._takeover.unconfirmed()
-        if self._probation is not None:
-            self._probation.cancel()
-            self._probation = None
-        if left is not None:
-            log.warning("waiting %.0f s for terwayctl confirm", max(left, 0))
-            loop = asyncio.get_running_loop()
-            self._probation = loop.call_later(max(left, 0), lambda: self.spawn(self._roll_back()))
+        return install.take_away(self.config.cni)
 
     async def _roll_back(self) -> None:
         try:
@@ -323,15 +249,11 @@ class Node:
 
     def confirm(self) -> None:
         """Keep the takeover that waits for it.  HostError when none does."""
-        if not self._takeover.confirm():
-            raise HostError("nothing waits for confirmation", hint="terwayctl status")
-        self._await_confirmation()
-        log.info("confirmed")
+        self._probation.confirm()
 
     async def roll_back(self, reason: str) -> Standing:
         """Undo the takeover that waits for confirmation.  HostError when none does."""
-        if self._takeover.unconfirmed() is None:
-            raise HostError("nothing waits for confirmation", hint="terwayctl teardown gives the host back")
+        self._probation.require()
         standing = await self.take_down(force=True)
         self.metrics.rollbacks += 1
         self._become(Condition.DOWN, reason, "terwayctl setup")
@@ -340,74 +262,22 @@ class Node:
     @property
     def unconfirmed(self) -> float | None:
         """Seconds until the takeover is undone for want of confirmation; None: it stands."""
-        return self._takeover.unconfirmed()
+        return self._probation.left
 
     async def look(self) -> None:
-        """Mend what has become different on the host since the takeover, and say so.
-
-        Where it is different again and again, somebody else wants it otherwise: then the node is
-        degraded, and the host left alone.
-        """
+        """Mend what has become different on the host since the takeover; degraded where that cannot be."""
         if self.health.condition is not Condition.READY:
             return
         async with self._changing:
-            try:
-                found = await self._worker.call(self._takeover.mend)
-                if found.steps:
-                    await self._replug()
-                    if self.host_lease is not None:
-                        await self.host_lease.refresh()
-                elif self._transport is not None and not await self._worker.call(local.stands):
-                    log.warning("mended: %s is gone", local.PORT)
-                    await self._replug()
-            except TerwayError as error:
-                if getattr(error, "errno", 0) != errno.EAGAIN:  # then the next change rings again
-                    self._become(Condition.DEGRADED, error.message, error.hint)
-                return
-        if not found.steps:
-            if found.found:
-                self._become(
-                    Condition.DEGRADED, "; ".join(found.found), "plug it in again; terwayd waits for it"
-                )
-            return
-        words = "; ".join(found.found)
-        log.warning("mended: %s", words, extra=about(MENDED))
-        self._repaired(words)
-        if self._limit.reached(boottime()):
-            self.fighting = True
-            self._become(
-                Condition.DEGRADED,
-                f"{words}, again and again: another manager of the NIC?",
-                "stop the other manager, then terwayctl setup",
-            )
-
-    def _repaired(self, words: str) -> None:
-        self.repairs.append((time.time(), words))
-        self.metrics.repairs += 1
-
-    async def _replug(self) -> None:
-        """After a repair: the bridge may be another one, and the uplink too."""
-        if self._attachments is None or self._transport is None:
-            return
-        host = await self._worker.call(lambda netlink: netlink.observe())
-        self._attachments.lan = lan = _lan(host, self.bridge)
-        uplinks = [link.name for link in host.links if link.alias == uplink_alias(self.bridge)]
-        for known in self._attachments:
-            link = host.link(known.host_ifname)
-            if link is not None and link.master != lan.bridge.index:
-                await self._worker.call(_enslave, known.host_ifname, lan.bridge.index)
-        for name in uplinks[:1]:
-            self._transport.rebind(name)
-            await self._open_local(name)
+            trouble = await self._guard.look(self._running) if self._running is not None else None
+            if trouble is not None:
+                self._become(Condition.DEGRADED, *trouble)
 
     async def survey(self, mac: bytes | None, *, broadcast: bool, first: bool) -> tuple[Offer, ...]:
         """Which DHCP servers answer `mac`, None for the uplink's; HostError while the node takes no pods."""
         self.pods()
-        assert self.engine is not None
-        if mac is None:
-            bridge = await self._worker.call(lambda netlink: netlink.link(self.bridge))
-            mac = bytes.fromhex(bridge.mac.replace(":", "")) if bridge is not None else bytes(6)
-        return await self.engine.survey(mac, within=_SURVEY, broadcast=broadcast, first=first)
+        assert self._running is not None
+        return await self._running.survey(mac, broadcast=broadcast, first=first)
 
     async def reconfigure(self, wanted: Config) -> Reload:
         """Go on with `wanted` as far as it can be had without a restart; pods that run follow too.
@@ -425,10 +295,8 @@ class Node:
             if config.pods.service_cidrs != self.config.pods.service_cidrs:
                 self._ranges.configure(config.pods.service_cidrs)
             self.config = self._takeover.config = config
-            if self.engine is not None and self._attachments is not None:
-                self.engine.limit(config.dhcp.servers, config.dhcp.discover_rate)
-                self._attachments.reconfigure(config)
-                self.spawn(self._ranges.search())
+            if self._running is not None:
+                self._running.reconfigure(config)
         if done.applied:
             log.info("%s: in force: %s", wanted.path, ", ".join(done.applied), extra=about(RELOADED))
         self.unapplied = None
@@ -453,12 +321,14 @@ class Node:
 
     async def settled(self) -> None:
         """Return when what must not be left half done is done."""
-        if self._attachments is not None:
-            await self._attachments.settled()
+        if self._running is not None:
+            await self._running.pods.settled()
 
     def close(self) -> None:
         """End without touching host, pods or leases."""
-        self._stop_pods()
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
         self.firewall.close()
         self._worker.close()
         self._pods_worker.close()
@@ -472,56 +342,7 @@ class Node:
             self.health = Health(condition, reason, hint, time.time())
             self._on_change()
 
-    def _on_event(self, key: Hashable, event: Event) -> None:
-        if (told := _TOLD.get(type(event))) is not None:
-            self.metrics.dhcp_event(told)
-        if key == HOST and self.host_lease is not None:
-            self.host_lease.on_event(event)
-            return
-        if self._attachments is not None:
-            self._attachments.on_event(_key(key), event)
-
-    def _why_not(self, key: Hashable, ip: IPv4Address) -> str:
-        """Why no pod of this node can have `ip`, whatever a server offers."""
-        if key == HOST or self._attachments is None:
-            return ""
-        node = self._attachments.lan.node
-        return {node.address: "which is this node's own", node.gateway: "which is the gateway's"}.get(ip, "")
-
     async def _serve(self) -> None:
         """The Service ranges are known from now on."""
-        if self._attachments is not None:
-            await self._attachments.serve()
-
-
-def _policy(config: Config, node: str) -> Policy:
-    hostname = bool(config.dhcp.hostname)
-    return Policy(node, client_id=config.dhcp.client_id, mac=config.pods.mac, hostname=hostname)
-
-
-def _enslave(netlink: Netlink, name: str, bridge: int) -> None:
-    netlink.set_link(name, master=bridge, state="up")
-
-
-def _key(key: Hashable) -> Key:
-    assert isinstance(key, tuple)
-    return key
-
-
-def _on_down(error: OSError) -> None:
-    log.warning("the uplink is down: %s; leases are kept, and renewed when it is back", error.strerror)
-
-
-def _link(host: Host, name: str) -> Link:
-    link = host.link(name)
-    if link is None:
-        raise HostError(f"the interface {name} is gone", hint="terwayctl status")
-    return link
-
-
-def _lan(host: Host, bridge: str) -> Lan:
-    addresses = [a.interface for a in host.addresses_of(bridge) if isinstance(a.interface, IPv4Interface)]
-    gateways = [gateway for gateway in host.gateways_of(bridge) if isinstance(gateway, IPv4Address)]
-    node = PodsNode(addresses[0].ip if addresses else None, gateways[0] if gateways else None)
-    prefix = addresses[0].network.prefixlen if addresses else 24
-    return Lan(_link(host, bridge), node, prefix)
+        if self._running is not None:
+            await self._running.pods.serve()

@@ -89,6 +89,26 @@ def remove_plugin(config: CniConfig) -> None:
             ) from None
 
 
+def put(config: CniConfig, *, conflist: bool) -> list[str]:
+    """Put in place what runtimes look for; the conflist only where pods can come.  The files."""
+    install_plugin(config)
+    if conflist:
+        write_conflist(config)
+    return _there(config)
+
+
+def take_away(config: CniConfig) -> list[str]:
+    """Take it away again.  The files that were there."""
+    gone = _there(config)
+    remove_conflist(config)
+    remove_plugin(config)
+    return gone
+
+
+def _there(config: CniConfig) -> list[str]:
+    return [str(file) for file in files(config) if file.exists()]
+
+
 def files(config: CniConfig) -> list[Path]:
     """Where plugin and conflist are, when they are there."""
     plugins = [Path(directory, PLUGIN) for directory in config.bin_dirs]

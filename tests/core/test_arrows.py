@@ -62,6 +62,9 @@ FORBIDDEN = {
     "terwayd.host": ("terwayd.pods", "terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
     "terwayd.pods": ("terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
     "terwayd.cni": ("terwayd.api", "terwayd.node", "terwayd.daemon"),
+    "terwayd.running": ("terwayd.guard", "terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
+    "terwayd.guard": ("terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
+    "terwayd.probation": ("terwayd.pods", "terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
     "terwayd.api": ("terwayd.daemon",),
     "terwayd": ("cli", "terwayctl"),
 }
