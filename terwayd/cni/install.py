@@ -6,7 +6,9 @@ Both are written beside their place and renamed, so that nobody ever reads half 
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import marshal
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,16 @@ from terwayd.errors import HostError
 PLUGIN = "cni-terway"
 CONFLIST = "10-terway.conflist"
 SHIM = Path("/usr/lib/cni") / PLUGIN
+_PREPARED = """\
+#!/usr/bin/python3 -IS
+# cni-terway, put in place by terwayd: its code for the Python that made it, and its text for any other.
+from _frozen_importlib_external import MAGIC_NUMBER
+from marshal import loads
+
+CODE = {code!r}
+TEXT = {text!r}
+exec(loads(CODE) if MAGIC_NUMBER == {magic!r} else TEXT)
+"""
 _KNOWN = {"portmap": ("portMappings",), "bandwidth": ("bandwidth",)}
 
 
@@ -45,10 +57,16 @@ def _entry(name: str, capabilities: tuple[str, ...]) -> dict[str, Any]:
     return entry | ({"capabilities": dict.fromkeys(capabilities, True)} if capabilities else {})
 
 
+def prepared(text: str) -> bytes:
+    """The plugin with its code compiled: Python keeps none for a file that it runs, and a runtime runs it often."""
+    code = marshal.dumps(compile(text, PLUGIN, "exec", dont_inherit=True, optimize=2))
+    return _PREPARED.format(code=code, text=text, magic=importlib.util.MAGIC_NUMBER).encode()
+
+
 def install_plugin(config: CniConfig, shim: Path = SHIM) -> None:
     """Put the plugin into each of `cni.bin_dirs`, unless the same is there."""
     try:
-        content = shim.read_bytes()
+        content = prepared(shim.read_text(encoding="utf-8"))
     except OSError as error:
         raise HostError(
             f"the CNI plugin {shim} cannot be read: {error.strerror}", hint="apt install --reinstall terwayd"

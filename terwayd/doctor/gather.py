@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from terwayd import offline
-from terwayd.cni.install import CONFLIST, PLUGIN, SHIM
+from terwayd.cni.install import CONFLIST, PLUGIN, SHIM, prepared
 from terwayd.config import CniConfig, Config
 from terwayd.daemon import read_config
 from terwayd.doctor import firewall
@@ -170,7 +170,8 @@ def _shim(directory: str) -> Shim:
         return Shim(directory, "is missing")
     if not os.access(target, os.X_OK):
         return Shim(directory, "cannot be executed")
-    if SHIM.is_file() and target.read_bytes() != SHIM.read_bytes():
+    text = SHIM.read_text(encoding="utf-8") if SHIM.is_file() else ""
+    if text and target.read_bytes() not in (text.encode(), prepared(text)):
         return Shim(directory, "is of another version")
     return Shim(directory)
 

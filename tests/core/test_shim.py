@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.util
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from terwayd.cni.install import prepared
 from tests.core.cli_server import Server, reply, serving
 
 SHIM = Path(__file__).parents[2] / "cli" / "shim.py"
@@ -34,9 +36,10 @@ RESULT = {
 
 
 class Shim:
-    """A copy of the plugin that talks to `socket`."""
+    """A copy of the plugin that talks to `socket`: as it is shipped, or as the daemon puts it in place."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, compiled: bool = False) -> None:
+        self.compiled = compiled
         self.socket = directory / "sock"
         self.file = directory / "cni-terway"
         self.constants = {"SOCKET": repr(str(self.socket))}
@@ -46,7 +49,7 @@ class Shim:
         for name, value in self.constants.items():
             line = next(line for line in text.splitlines() if line.startswith(f"{name} = "))
             text = text.replace(line, f"{name} = {value}", 1)
-        self.file.write_text(text)
+        self.file.write_bytes(prepared(text) if self.compiled else text.encode())
         environment = {"PATH": "/usr/bin:/bin", "SECRET": "x", **variables}
         if command:
             environment["CNI_COMMAND"] = command
@@ -65,9 +68,9 @@ def finish(process: subprocess.Popen[bytes], config: bytes = b"") -> tuple[int, 
     return process.returncode, out
 
 
-@pytest.fixture
-def shim(tmp_path: Path) -> Shim:
-    return Shim(tmp_path)
+@pytest.fixture(params=[False, True], ids=["shipped", "in place"])
+def shim(tmp_path: Path, request: pytest.FixtureRequest) -> Shim:
+    return Shim(tmp_path, compiled=request.param)
 
 
 @pytest.fixture
@@ -267,6 +270,18 @@ def test_imports_nothing_that_costs() -> None:
 def test_is_ready_to_install() -> None:
     assert SHIM.read_text().startswith("#!/usr/bin/python3 -IS\n")
     assert os.access(SHIM, os.X_OK)
+
+
+def test_another_python_runs_its_text(shim: Shim) -> None:
+    text = prepared(SHIM.read_text()).decode()
+    magic = repr(importlib.util.MAGIC_NUMBER)
+    assert text.count(magic) == 1
+    other = text.replace(magic, repr(b"\0\0\0\0"))
+    shim.file.write_text(other.replace("loads(CODE)", "1 / 0"))
+    done = subprocess.run(
+        [sys.executable, "-IS", shim.file], env={"CNI_COMMAND": "VERSION"}, input=CONFIG, stdout=-1
+    )
+    assert json.loads(done.stdout)["cniVersion"] == "0.4.0"
 
 
 INTERPRETERS = sorted(Path("/usr/bin").glob("python3.1[1-9]"))
