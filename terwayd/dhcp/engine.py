@@ -12,10 +12,10 @@ import heapq
 import logging
 import math
 import random
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final, Protocol
+from typing import Final
 
 from terwayd.dhcp import frame, messages
 from terwayd.dhcp.client import (
@@ -25,14 +25,15 @@ from terwayd.dhcp.client import (
     Event,
     Identity,
     Lost,
-    Outgoing,
     Probing,
     Renewed,
     State,
 )
 from terwayd.dhcp.lease import Lease
-from terwayd.dhcp.options import Kind
-from terwayd.dhcp.packet import BROADCAST, NO_ADDRESS, REPLY, Message, PacketError
+from terwayd.dhcp.messages import Outgoing
+from terwayd.dhcp.outside import Alarm, LoopAlarm, Transport, Watcher
+from terwayd.dhcp.packet import REPLY, Message, PacketError
+from terwayd.dhcp.sender import Sender
 from terwayd.dhcp.survey import AGAIN_S, Offer, Survey
 from terwayd.errors import DhcpError
 
@@ -51,47 +52,6 @@ _HINT_FULL: Final = (
 )
 _HINT_KEPT: Final = "see whether the DHCP server answers: tcpdump -nei any 'port 67 or port 68'"
 _HINT_REFUSED: Final = "look into the log of the DHCP server: is its range full, is this client shut out?"
-
-
-class Transport(Protocol):
-    """Where frames go and come from; `on_frame` is set by the engine and called on the loop's thread."""
-
-    on_frame: Callable[[bytes | memoryview, bool], None]
-
-    def send(self, frame: bytes) -> None:
-        """Send an Ethernet frame; OSError when the link does not take it."""
-
-    @property
-    def has_local(self) -> bool:
-        """Whether there is a way to the node itself and its pods, which `send` does not reach."""
-
-    def send_local(self, frame: bytes, *, to_pod: bool) -> None:
-        """Send to the node and its pods; `to_pod`: the answer comes to the client's address alone."""
-
-    def close(self) -> None:
-        """End: no more frames come or go."""
-
-
-class Watcher(Protocol):
-    """Told of the messages and of what came of asking; the metrics are one."""
-
-    def dhcp_message(self, direction: str, kind: str) -> None:
-        """A message of this kind was "sent" or "received"."""
-
-    def dhcp_acquired(self, seconds: float | None) -> None:
-        """A lease was had after `seconds`; None: in vain."""
-
-
-class Alarm(Protocol):
-    """Rings at a time of the leases' clock, which goes on while the machine sleeps: the loop's does not."""
-
-    on_ring: Callable[[], None]
-
-    def set(self, at: float) -> None:
-        """Ring at `at` and not at the time set before; at once when that is over."""
-
-    def close(self) -> None:
-        """End: it rings no more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +97,13 @@ class Engine:
         self._rapid_commit = rapid_commit
         self._why_not = why_not
         self._watcher = watcher
-        self._bucket = Bucket(discover_rate)
+        self._sender = Sender(
+            transport,
+            clock=lambda: self._clock(),
+            rate=discover_rate,
+            watcher=watcher,
+            waits_still=self._waits_still,
+        )
         self._entries: dict[Hashable, _Entry] = {}
         self._claims: dict[IPv4Address, _Entry] = {}
         self._replies: dict[tuple[int, bytes], _Entry] = {}
@@ -152,7 +118,8 @@ class Engine:
 
     def limit(self, servers: tuple[IPv4Address, ...] | None, discover_rate: int) -> None:
         """From now on believe these servers only (None: any), and send so many DISCOVERs a second at most."""
-        self._servers, self._bucket = servers, Bucket(discover_rate)
+        self._servers = servers
+        self._sender.limit(discover_rate)
         for entry in self._entries.values():
             entry.client.servers = servers
 
@@ -217,7 +184,7 @@ class Engine:
         try:
             while (now := self._clock()) < began + within and not survey.over(now, first=first):
                 if not survey.offers and now >= sent + AGAIN_S:
-                    self._send_now(survey.question)
+                    self._sender.send_now(survey.question)
                     sent = now
                 await asyncio.sleep(0.02)
         finally:
@@ -228,7 +195,7 @@ class Engine:
         """Go on with a lease that an earlier run had; a client that runs under `key` is replaced."""
         self.forget(key)
         entry = self._add(key, identity)
-        spread = max(REBOOT_SPREAD_S, len(self._entries) * self._bucket.step)
+        spread = max(REBOOT_SPREAD_S, len(self._entries) * self._sender.step)
         entry.client.start(self._clock(), lease=lease, spread=spread)
         self._settle(entry)
 
@@ -292,7 +259,7 @@ class Engine:
 
     def release_lease(self, identity: Identity, lease: Lease) -> None:
         """Give back a lease that no client runs for."""
-        self._send([messages.release(identity, self._rng.getrandbits(32), lease)])
+        self._sender.send([messages.release(identity, self._rng.getrandbits(32), lease)])
 
     def forget(self, key: Hashable) -> None:
         """Stop the client under `key` and send nothing: the address stays leased until its time is over."""
@@ -323,15 +290,10 @@ class Engine:
         entry = self._entries.get(key)
         if entry is None or lease is None or entry.client.claimed != lease.address.ip:
             return
-        self._put_everywhere(frame.arp_announcement(entry.client.identity.mac, lease.address.ip))
+        self._sender.put_everywhere(frame.arp_announcement(entry.client.identity.mac, lease.address.ip))
         if times > 1:
             loop = asyncio.get_running_loop()
             loop.call_later(ANNOUNCE_INTERVAL_S, self._announce, key, lease, times - 1)
-
-    def _put_everywhere(self, data: bytes) -> None:
-        self._put(data)
-        if self._transport.has_local:
-            self._transport.send_local(data, to_pod=False)
 
     def state(self, key: Hashable) -> State | None:
         """The state of the client under `key`, None when there is none."""
@@ -381,7 +343,7 @@ class Engine:
         if self._entries.get(entry.key) is not entry:
             return
         entry.client.release(self._clock())
-        self._send(entry.client.outbox())
+        self._sender.send(entry.client.outbox())
         self.forget(entry.key)
 
     def _receive(self, data: bytes | memoryview, checksum_ready: bool) -> None:
@@ -432,9 +394,9 @@ class Engine:
             if client.claimed is not None:
                 entry.claimed = client.claimed
                 self._claims[client.claimed] = entry
-        self._send(client.outbox())
+        self._sender.send(client.outbox())
         for data in client.frames():
-            self._put_everywhere(data)
+            self._sender.put_everywhere(data)
         at = client.deadline()
         if at != entry.wake_at:
             entry.wake_at = at
@@ -486,70 +448,10 @@ class Engine:
         if self._heap and not self._closed:
             self._alarm.set(self._heap[0][0])
 
-    def _send(self, messages: Iterable[Outgoing]) -> None:
-        for out in messages:
-            if out.message.kind is Kind.DISCOVER and (wait := self._bucket.take(self._clock())) > 0:
-                # The client's timers run from now on: what is held for longer than they wait is sent again,
-                # and goes out once.
-                asyncio.get_running_loop().call_later(wait, self._send_held, out)
-            else:
-                self._send_now(out)
-
-    def _send_held(self, out: Outgoing) -> None:
+    def _waits_still(self, out: Outgoing) -> bool:
+        """Whether a DISCOVER that was held back is the one to send now."""
         entry = self._replies.get((out.message.xid, out.message.chaddr))
-        if entry is not None and entry.client.state is State.SELECTING:
-            self._send_now(out)
-
-    def _send_now(self, out: Outgoing) -> None:
-        data = _frame(out)
-        self._put(data, out)
-        if self._watcher is not None and out.message.kind is not None:
-            self._watcher.dhcp_message("sent", out.message.kind.name)
-        if self._transport.has_local:
-            # A server here broadcasts its answer, for us to hear it; on the LAN that would bother all.
-            has_address = out.message.ciaddr != NO_ADDRESS
-            heard = data if has_address else _frame(replace(out, message=_broadcast(out.message)))
-            self._transport.send_local(heard, to_pod=has_address)
-
-    def _put(self, data: bytes, out: Outgoing | None = None) -> None:
-        try:
-            self._transport.send(data)
-        except OSError as error:
-            # The client's own timer sends again; only a RELEASE is lost.
-            kind = out.message.kind if out is not None else None
-            name, mac = kind.name if kind else "ARP", data[6:12].hex(":")
-            log.warning("%s of %s could not be sent: %s", name, mac, error.strerror or error)
-
-
-class LoopAlarm:
-    """An alarm by the event loop's timers, for a clock that runs as the loop's does."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.on_ring: Callable[[], None] = lambda: None
-        self._clock = clock
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self, at: float) -> None:
-        self.close()
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self.on_ring)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-class Bucket:
-    """At most `rate` of something a second, and as many at once; says how long the next one is to wait."""
-
-    def __init__(self, rate: int) -> None:
-        self.step = 1 / rate
-        self._burst = 1.0
-        self._free_at = -math.inf
-
-    def take(self, now: float) -> float:
-        """Seconds that the one taken now must wait."""
-        self._free_at = max(self._free_at, now - self._burst) + self.step
-        return max(0.0, self._free_at - now)
+        return entry is not None and entry.client.state is State.SELECTING
 
 
 def _answer(asked: asyncio.Future[Lease] | None, event: Event) -> None:
@@ -559,20 +461,6 @@ def _answer(asked: asyncio.Future[Lease] | None, event: Event) -> None:
                 asked.set_result(lease)
             case Lost(reason, _):
                 asked.set_exception(DhcpError(reason, hint="terwayctl status"))
-
-
-def _frame(out: Outgoing) -> bytes:
-    return frame.build(
-        out.message.encode(),
-        source_mac=out.message.chaddr,
-        destination_mac=out.dst_mac,
-        source=out.src_ip,
-        destination=out.dst_ip,
-    )
-
-
-def _broadcast(message: Message) -> Message:
-    return replace(message, flags=message.flags | BROADCAST)
 
 
 def _mac(identity: Identity) -> str:
