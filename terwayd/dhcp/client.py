@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -21,10 +20,14 @@ from terwayd.dhcp.journal import Journal
 from terwayd.dhcp.lease import Lease, LeaseError, lease_from
 from terwayd.dhcp.messages import Identity, Outgoing
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound, Conflict, Event, Lost, NoAnswer, Renewed
 from terwayd.dhcp.packet import REPLY, Message
+from terwayd.dhcp.probing import FAST, FULL, Probing
 from terwayd.dhcp.table import TABLE, Do, Input, State
 
 __all__ = [
+    "FAST",
+    "FULL",
     "Bound",
     "Client",
     "Conflict",
@@ -33,6 +36,7 @@ __all__ = [
     "Lost",
     "NoAnswer",
     "Outgoing",
+    "Probing",
     "Renewed",
     "State",
 ]
@@ -48,63 +52,6 @@ OFFER_WAIT_S: Final = (
     0.25  # for the server that has the address which is asked for, when another one was faster
 )
 REBOOT_SPREAD_S: Final = 1.0  # restored clients do not all ask in the same instant
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A lease where there was none."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Renewed:
-    """The lease goes on; its address and options may differ from those of `previous`."""
-
-    lease: Lease
-    previous: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The address of `lease` must not be used any more; the client goes on to look for another one."""
-
-    reason: str
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Probing:
-    """How the LAN is asked whether an address is free (RFC 5227 section 2.1.1); times in seconds."""
-
-    first: float = 0.0  # up to this long before the first probe
-    count: int = 3
-    least: float = 0.13
-    most: float = 0.13
-    wait: float = 0.14
-
-
-FAST: Final = Probing()
-FULL: Final = Probing(first=1.0, least=1.0, most=2.0, wait=2.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Another station uses the address of the lease; it was told otherwise, once in a while."""
-
-    lease: Lease
-    mac: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """Nobody answers in `state`; a lease, if there is one, still holds.  `reason` is the client's summary."""
-
-    state: State
-    reason: str
-
-
-Event = Bound | Renewed | Lost | NoAnswer | Conflict
 
 
 class Client:

@@ -27,6 +27,8 @@ PURE = [
         "terwayd.cni.protocol",
         "terwayd.dhcp",
         "terwayd.dhcp.client",
+        "terwayd.dhcp.outcome",
+        "terwayd.dhcp.probing",
         "terwayd.dhcp.frame",
     ),
     *("terwayd.dhcp.journal", "terwayd.dhcp.lease", "terwayd.dhcp.messages", "terwayd.dhcp.options"),
