@@ -141,7 +141,7 @@ def upgrade(machine: Booted, lan: Lan, address: IPv4Address) -> None:
     assert seen.failures == []
     assert to_pod.loss is not None
     assert to_host.loss is not None
-    assert (to_pod.loss.lost, to_host.loss.lost) == ([], [])
+    assert (to_pod.loss.none, to_host.loss.none) == (True, True), (to_pod.loss, to_host.loss)
     assert main_pid(machine) not in (0, pid)
     assert machine.property("terwayd.socket", "ActiveEnterTimestampMonotonic") == since
     assert version(machine) == f"{old}+next"
@@ -212,7 +212,7 @@ def downgrade(machine: Booted, lan: Lan, address: IPv4Address) -> None:
         )
         machine.systemctl("start", "terwayd")
     assert probe.loss is not None
-    assert probe.loss.lost == [], probe.loss
+    assert probe.loss.none, probe.loss
     assert_ready(machine)
 
 

@@ -195,7 +195,7 @@ def test_a_restart_keeps_pods_and_leases(booted: Booted, lan: Lan) -> None:
         assert_ready(booted)
     assert to_pod.loss is not None
     assert to_host.loss is not None
-    assert (to_pod.loss.lost, to_host.loss.lost) == ([], []), (to_pod.loss, to_host.loss)
+    assert (to_pod.loss.none, to_host.loss.none) == (True, True), (to_pod.loss, to_host.loss)
     assert before.diff(network(pod)) == []
     assert around.diff(network(booted)) == []
     assert lan.dhcp.lease_of(pod.address) == lease
@@ -261,7 +261,7 @@ def test_removal_leaves_the_host_in_reach_and_says_so(booted: Booted, lan: Lan) 
             "apt-get remove -y terwayd", env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=120
         ).stdout
     assert probe.loss is not None
-    assert probe.loss.lost == [], probe.loss
+    assert probe.loss.none, probe.loss
     assert "the bridge mybr0 keeps working until the next boot" in said
     booted.write("/opt/cni/bin/bridge", foreign, 0o755)
     booted.run(

@@ -53,7 +53,7 @@ def test_what_is_applied_and_what_waits(lan: Lan) -> None:
     assert node.path("/etc/cni/net.d/10-terway.conflist").exists()
     assert before.diff(node.state()) == []
     assert probe.loss is not None
-    assert probe.loss.lost == [], probe.loss
+    assert probe.loss.none, probe.loss
     pod.check()
     late = node.pod("late-0")
     late.add()

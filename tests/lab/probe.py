@@ -24,6 +24,11 @@ class Loss:
     """Whether the kernel that all machines share has dropped packets, of whomever, for being too busy."""
 
     @property
+    def none(self) -> bool:
+        """Whether nothing was lost but what this machine, with all its machines on it, had no time for."""
+        return self.sent > 0 and (not self.lost or self.overrun)
+
+    @property
     def received(self) -> int:
         return self.sent - len(self.lost)
 
