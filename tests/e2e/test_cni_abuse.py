@@ -116,6 +116,7 @@ def test_what_is_left_after_a_storm_is_what_lives(lan: Lan, node: Node) -> None:
     assert len(addresses) == len(living)
     eventually(lambda: {str(one.address) for one in lan.dhcp.leases()} == addresses, 20.0, "leases of them")
     assert len(veths(node)) == len(living)
+    assert node.guarded_ports() == set(veths(node))
     assert rows(node) == {(c.pod.container_id, str(c.pod.address)) for c in living.values()}
     for container in containers:
         links = [link["ifname"] for link in container.pod.ip_json("link show")]
@@ -124,6 +125,7 @@ def test_what_is_left_after_a_storm_is_what_lives(lan: Lan, node: Node) -> None:
     for container in living.values():
         container.step("DEL", dice)
     assert veths(node) == []
+    assert node.guarded_ports() == set()
     eventually(lambda: lan.dhcp.leases() == [], 10.0, "no lease is left")
     assert rows(node) == set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -142,6 +143,10 @@ class Node(Machine):
             raise LabError(f"{self.name}: there is no {CONFLIST}")
         known: dict[str, Any] = json.loads(self._conflist)
         return known
+
+    def guarded_ports(self) -> set[str]:
+        """The pods' ports that terwayd's rules of nftables name."""
+        return set(re.findall(r'"(tw[0-9a-f]{12})"', self.run("nft list table bridge terwayd").stdout))
 
     def api(
         self, method: str, parameters: dict[str, Any] | None = None, timeout: float = 60.0

@@ -49,6 +49,7 @@ def check(world: World) -> bool:
         for mac, pod in mine.items():
             _same(f"{pod.name}: address", {str(pod.address)}, {leases[mac]["address"].split("/")[0]})
         _same(f"{node.name}: rows", {pod.container_id for pod in mine.values()}, rows(node))
+        _same(f"{node.name}: ports in the rules", ports, node.guarded_ports())
         status = node.status()
         _same(f"{node.name}: state", {"ready"}, {status["state"]})
     served = {lease.mac: str(lease.address) for lease in world.lan.dhcp.leases()}
