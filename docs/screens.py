@@ -29,6 +29,7 @@ from rich.text import Text
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.lab import DhcpConfig, Lan, Node, eventually
+from tests.lab.machine import children
 
 SCREENS = Path(__file__).with_name("screens")
 WIDTHS = (80, 120)
@@ -41,6 +42,13 @@ CONFIG = """\
 [dhcp]
 timeout = "3s"
 """
+CHANGED = """\
+[dhcp]
+timeout = "20s"
+[host]
+bridge = "br1"
+"""
+HOME = "\x1b[H"  # begins each frame of what is watched
 PODS = (("default", "web-7c9f8d5b6-x2kqp"), ("kube-system", "coredns-5d78c9869d-abc12"), ("shop", "db-0"))
 INDEX = """\
 # What terwayctl shows
@@ -65,18 +73,21 @@ class Camera:
         self.node = node
         self.shots: list[Shot] = []
 
-    def take(self, name: str, words: str, about: str, *, typed: bytes = b"") -> None:
-        """A picture of `terwayctl WORDS` in each width and theme; `typed` are keys pressed when it asks."""
+    def take(self, name: str, words: str, about: str, *, rows: int = 0) -> None:
+        """A picture of `terwayctl WORDS` in each width and theme, with `rows` of its beginning alone."""
         self.shots.append(Shot(name, words, about))
         for columns in WIDTHS:
-            self._take(name, words, columns, typed)
+            self._take(name, words, columns, rows=rows)
 
     def again(self, name: str, words: str, columns: int, *, typed: bytes = b"") -> None:
-        """One width only, for a command that changes what the next one would find."""
+        """One width only, for a command that changes what the next one would find; `typed` are keys pressed
+        when it asks."""
         self._take(name, words, columns, typed)
 
-    def _take(self, name: str, words: str, columns: int, typed: bytes) -> None:
+    def _take(self, name: str, words: str, columns: int, typed: bytes = b"", rows: int = 0) -> None:
         lines = screen(run(self.node, words.split(), columns, typed))
+        if rows:
+            lines = [*lines[:rows], "\x1b[2m...\x1b[0m"]
         for theme, colours in THEMES.items():
             console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True)
             console.print(Text.assemble(("# ", "dim"), (f"terwayctl {words}".strip(), "bold")))
@@ -101,7 +112,7 @@ class Camera:
 
 
 def run(node: Node, words: list[str], columns: int, typed: bytes) -> str:
-    """What terwayctl writes to a terminal that wide."""
+    """What terwayctl writes to a terminal that wide; what it watches, it watches for one frame."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = node.popen(
@@ -119,6 +130,11 @@ def run(node: Node, words: list[str], columns: int, typed: bytes) -> str:
             if typed and b"Keep it?" in written:
                 os.write(master, typed)
                 typed = b""
+            if written.count(HOME.encode()) > 2:
+                break
+    if process.poll() is None and (frames := written.decode(errors="ignore").split(HOME))[2:]:
+        os.kill(children(process.pid)[0], signal.SIGINT)
+        written = frames[2].encode()
     process.wait()
     os.close(master)
     return written.decode()
@@ -140,7 +156,9 @@ def screen(written: str) -> list[str]:
         elif part and not part.startswith("\x1b[?"):
             lines[row] = part if fresh else lines[row] + part
             fresh = False
-    return "\n".join(lines).rstrip("\n").split("\n")
+    while lines[1:] and not Text.from_ansi(lines[-1]).plain.strip():
+        lines.pop()
+    return lines
 
 
 @contextlib.contextmanager
@@ -164,6 +182,7 @@ def main() -> int:
         camera.take("status", "status", "A healthy host is quiet")
         camera.take("status-brief", "status --brief", "One line, for probes")
         camera.take("status-pod", "status db-0", "One pod")
+        camera.take("status-watch", "status --watch", "The same again every second")
         camera.take("pods", "pods", "The pods, and where they are")
         camera.take("leases", "leases", "The leases")
         camera.take("leases-show", "leases show db-0", "All that the DHCP server has said")
@@ -175,8 +194,15 @@ def main() -> int:
         node.write("/etc/terway.toml", CONFIG.replace("timeout", "timout"))
         camera.take("config-wrong", "config check", "A file that is wrong")
         node.write("/etc/terway.toml", CONFIG)
+        for columns in WIDTHS:
+            node.write("/etc/terway.toml", CHANGED)
+            camera.again("reload", "reload", columns)
+            node.write("/etc/terway.toml", CONFIG)
+            node.terwayctl("reload")
+        camera.shots.append(Shot("reload", "reload", "What applies at once, and what waits"))
         camera.take("cni-install", "cni install", "The plugin and its configuration in place")
         camera.take("doctor", "doctor", "What could be wrong here")
+        camera.take("metrics-print", "metrics print", "Numbers for Prometheus", rows=24)
         camera.take("teardown-refused", "teardown", "Refused, and told why")
         camera.take("teardown-dry-run", "teardown --dry-run", "What teardown would do")
         node.ip("link set eth0 nomaster")
@@ -193,9 +219,30 @@ def main() -> int:
             camera.again("teardown", "teardown", columns)
         camera.shots.append(Shot("setup", "setup", "By hand, and kept by ENTER"))
         camera.shots.append(Shot("teardown", "teardown", "And back"))
-        (SCREENS / "README.md").write_text(camera.index())
         daemon.term()
+    with node_with_pods() as (_, camera.node):
+        on_probation(camera)
+    (SCREENS / "README.md").write_text(camera.index())
     return 0
+
+
+def on_probation(camera: Camera) -> None:
+    """A takeover that waits for its confirmation, and both ends of it."""
+    node = camera.node
+    daemon = node.start_daemon().wait_ready()
+    node.terwayctl("teardown")
+    node.terwayctl("setup")
+    camera.take("status-unconfirmed", "status", "Undone unless it is confirmed")
+    for columns in WIDTHS:
+        camera.again("rollback", "rollback", columns)
+        node.terwayctl("setup")
+        camera.again("confirm", "confirm", columns)
+        node.terwayctl("teardown")
+        node.terwayctl("setup")
+    camera.shots.append(Shot("confirm", "confirm", "Kept from elsewhere"))
+    camera.shots.append(Shot("rollback", "rollback", "Undone at once"))
+    node.terwayctl("rollback")
+    daemon.term()
 
 
 if __name__ == "__main__":
