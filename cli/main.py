@@ -200,11 +200,11 @@ app.add_typer(metrics)
 
 
 @metrics.command("print")
-def metrics_print(context: typer.Context) -> int:
+def metrics_print(context: typer.Context, as_json: bool = JSON) -> int:
     """Print them in Prometheus' text format."""
     from .metrics import show
 
-    return show(context.obj)
+    return show(context.obj, as_json=as_json)
 
 
 @metrics.command("write")
@@ -213,11 +213,12 @@ def metrics_write(
     path: str = typer.Argument(
         ..., metavar="FILE", help="such as /var/lib/prometheus/node-exporter/terwayd.prom"
     ),
+    as_json: bool = JSON,
 ) -> int:
     """Write them into a file for node_exporter's textfile collector, at one stroke."""
     from .metrics import write
 
-    return write(context.obj, path)
+    return write(context.obj, path, as_json=as_json)
 
 
 config = typer.Typer(help="Check the configuration file, or show what is in effect.")

@@ -71,6 +71,16 @@ CONFIG = {
         "pods": {"default_route": True, "mtu": 0},
     },
 }
+METRICS = r"""# HELP terway_findings What terwayctl status finds wrong.
+# TYPE terway_findings gauge
+terway_findings{code="a \"b\"\\\n",severity="error"} 1
+# HELP terway_dhcp_acquire_seconds From the first DISCOVER to the lease.
+# TYPE terway_dhcp_acquire_seconds histogram
+terway_dhcp_acquire_seconds_bucket{le="0.0025"} 1
+terway_dhcp_acquire_seconds_bucket{le="+Inf"} 2
+terway_dhcp_acquire_seconds_sum 1000.002
+terway_dhcp_acquire_seconds_count 2
+"""
 FILES = {"files": ["/opt/cni/bin/cni-terway", "/etc/cni/net.d/10-terway.conflist"]}
 
 
@@ -87,7 +97,9 @@ class Case:
     def command(self) -> str:
         """Its name in the schema."""
         words = self.words.split()
-        return " ".join(words[: 2 if words[0] in ("config", "cni") or words[1:2] == ["show"] else 1])
+        return " ".join(
+            words[: 2 if words[0] in ("config", "cni", "metrics") or words[1:2] == ["show"] else 1]
+        )
 
 
 CASES = {
@@ -126,14 +138,17 @@ CASES = {
     "teardown": Case("teardown", {"Teardown": DONE}),
     "teardown-dry-run": Case("teardown --dry-run", {"Plan": PLAN}, 4),
     "config-show": Case("config show", {"Config": CONFIG}),
+    "metrics-print": Case("metrics print", {"Metrics": {"text": METRICS}}),
+    "metrics-write": Case("metrics write terwayd.prom", {"Metrics": {"text": METRICS}}),
     "cni-install": Case("cni install", {"InstallCni": FILES}),
     "cni-uninstall": Case("cni uninstall", {"UninstallCni": FILES}),
 }
 
 
 @pytest.fixture(autouse=True)
-def noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An hour of which the ages in the files are; and nobody's SSH session."""
+def noon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An hour of which the ages in the files are; nobody's SSH session; a directory for what is written."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
     monkeypatch.setenv("SSH_CONNECTION", "not over ssh")
 

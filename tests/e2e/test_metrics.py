@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 
 import pytest
 
 from tests.core.promlint import problems
+from tests.core.test_cli_golden import validate
 from tests.lab import Lan, Node, ShimError, eventually
 
 CONFIG = """
@@ -43,6 +45,11 @@ def test_what_happened_is_counted(lan: Lan, node: Node) -> None:
     node.ip("link set eth0 nomaster")
     eventually(lambda: "terway_host_repairs_total 1\n" in node.terwayctl("metrics", "print").stdout)
     page = node.terwayctl("metrics", "print").stdout
+    document = json.loads(node.terwayctl("metrics", "print", "--json").stdout)
+    validate("metrics print", document)
+    told = {family["name"]: family for family in document["families"]}
+    assert told.keys() == {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")}
+    assert told["terway_host_repairs_total"]["samples"][0]["value"] == 1
     assert problems(page) == []
     assert problems(node.api("Metrics")["text"]) == []
     seen = values("\n".join(line for line in page.splitlines() if not line.startswith("#")))
