@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import tarfile
 from collections.abc import Callable, Iterator
@@ -203,6 +204,44 @@ def test_the_runtime_looks_elsewhere(lan: Lan, node: Node) -> None:
     node.start_daemon().wait_ready()
     assert severity(node, "cni", "runtime") == "well"
     assert node.path("/srv/cni/cni-terway").exists()
+
+
+def test_a_clock_that_is_behind(node: Node) -> None:
+    """The machine's clock cannot be set for one node alone, so it is the doctor that sees another."""
+    library = node.run("ls /usr/lib/*/faketime/libfaketime.so.1").stdout.strip()
+    behind = {"LD_PRELOAD": library, "FAKETIME": "-3d", "NO_FAKE_STAT": "1", "DONT_FAKE_MONOTONIC": "1"}
+    done = node.run("terwayctl doctor host --json", env=behind, check=False)
+    found = {finding["code"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert (done.returncode, found["clock"]["severity"]) == (4, "error")
+    assert found["clock"]["message"].startswith("the clock is 3 days behind /")
+    assert found["clock"]["hint"] == "timedatectl set-ntp true"
+    timex = ctypes.create_string_buffer(256)
+    ctypes.CDLL(None).adjtimex(timex)
+    synchronised = not timex.raw[40] & 0x40  # STA_UNSYNC in the machine's own status
+    told = examine(node, "host")["clock"]
+    assert (told["severity"], told["message"]) == (
+        ("well", "the clock is right")
+        if synchronised
+        else ("warning", "the clock is not synchronised with any other")
+    )
+
+
+def test_a_bridge_that_filters_vlans(node: Node) -> None:
+    """For real where the kernel can; on one that cannot, its /sys is made to say so."""
+    directory = "/sys/class/net/mybr0/bridge"
+    real = node.path(directory).joinpath("vlan_filtering").exists()
+    if real:
+        node.run("ip link set mybr0 type bridge vlan_filtering 1")
+    else:
+        node.run(f"mount -t tmpfs lab {directory} && echo 1 >{directory}/vlan_filtering")
+    found = examine(node, "bridge")["vlan-filtering"]
+    assert found["message"] == "VLAN filtering is on for mybr0: pods hear only VLANs that their ports are in"
+    assert found["hint"] == "ip link set mybr0 type bridge vlan_filtering 0"
+    if real:
+        follow(node, found["hint"])
+    else:
+        node.run(f"umount {directory}")
+    assert severity(node, "bridge", "vlan-filtering") == "well"
 
 
 @contextmanager
