@@ -158,7 +158,7 @@ def test_a_nic_that_comes_later_is_waited_for(wrong: Node) -> None:
     daemon = wrong.start_daemon().wait_state("degraded")
     try:
         wrong.ip("link add eth7 type veth peer name eth8", "link set eth8 up", "link set eth7 up")
-        daemon.wait_ready(3)
+        daemon.wait_ready(20)  # its own address takes its time
         wrong.terwayctl("teardown")
     finally:
         daemon.term()

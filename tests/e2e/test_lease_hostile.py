@@ -13,7 +13,7 @@ from tests.e2e.test_lease_policy import findings
 from tests.interop import hostile
 from tests.interop.capture import Capture
 from tests.interop.servers import IscDhcpd, Kea, Range, Udhcpd
-from tests.lab import Lan, Machine, ShimError, eventually
+from tests.lab import Lan, Machine, Pod, ShimError, eventually
 from tests.lab.machine import CHECKOUT, PYTHON
 
 
@@ -30,9 +30,21 @@ def resident(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
+def comes(pod: Pod) -> bool:
+    """Whether its ADD is answered: three DISCOVERs may all be lost.  A runtime tries again then, after a DEL."""
+    try:
+        pod.add()
+    except ShimError as error:
+        if error.code != 11:
+            raise
+        pod.cni("DEL")
+        return False
+    return True
+
+
 def test_a_third_of_the_frames_is_lost() -> None:
     with Lan(dhcp=None) as lan:
-        node = lan.node("n1")
+        node = lan.node("n1", config='[dhcp]\ntimeout = "15s"\n')
         node.start_daemon().wait_ready()
         Kea(lan.gateway, Range(seconds=20)).start()
         lan.gateway.run(
@@ -44,7 +56,7 @@ def test_a_third_of_the_frames_is_lost() -> None:
         )
         pods = [node.pod(f"web-{n}") for n in range(10)]
         for pod in pods:
-            pod.add()
+            assert any(comes(pod) for _ in range(8))
         first = {one["name"]: one for one in node.api("Leases")["leases"]}
 
         def renewed() -> bool:
@@ -53,7 +65,7 @@ def test_a_third_of_the_frames_is_lost() -> None:
                 one["acquired"] and one["acquired"] > first[one["name"]]["acquired"] + 2 for one in leases
             )
 
-        eventually(renewed, 25.0, "all are renewed", 0.3)
+        eventually(renewed, 60.0, "all are renewed", 0.3)
         assert {one["name"]: one["address"] for one in node.api("Leases")["leases"]} == {
             name: one["address"] for name, one in first.items()
         }
