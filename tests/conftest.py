@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from tests.lab import Lan
 
@@ -34,3 +35,11 @@ def tail(text: str, lines: int = 120) -> str:
     return "\n".join(
         kept if len(kept) <= lines else [f"... {len(kept) - lines} lines before", *kept[-lines:]]
     )
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Show what a soak did, also a good one: with its seed it can be had again."""
+    for report in terminalreporter.getreports("passed"):
+        if report.nodeid.startswith("tests/soak/") and report.when == "call":
+            terminalreporter.section("soak")
+            terminalreporter.write(report.capstdout)
