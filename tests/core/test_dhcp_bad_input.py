@@ -163,10 +163,10 @@ def test_a_search_list_of_many_labels() -> None:
 def test_a_search_list_of_pointers_only() -> None:
     """A name of 63 labels, and then as many pointers to it as fit."""
     raw = (b"\x01a" * 63 + b"\0") + b"\xc0\x00" * 5000
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ValueError):
         opt.names(raw)
-    assert time.perf_counter() - began < 0.01
+    assert time.thread_time() - began < 0.01
 
 
 @pytest.mark.parametrize(

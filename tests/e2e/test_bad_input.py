@@ -157,8 +157,13 @@ def test_a_nic_that_comes_later_is_waited_for(wrong: Node) -> None:
     wrong.write("/etc/terway.toml", '[host]\nuplink = "eth7"\n')
     daemon = wrong.start_daemon().wait_state("degraded")
     try:
-        wrong.ip("link add eth7 type veth peer name eth8", "link set eth8 up", "link set eth7 up")
-        daemon.wait_ready(20)  # its own address takes its time
+        wrong.ip(
+            "link add eth7 type veth peer name eth8",
+            "link set eth8 up",
+            "link set eth7 up",
+            "addr add 198.51.100.7/24 dev eth7",
+        )
+        daemon.wait_ready(20)
         wrong.terwayctl("teardown")
     finally:
         daemon.term()

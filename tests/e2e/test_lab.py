@@ -326,6 +326,7 @@ def test_a_lan_ends_with_its_block_or_its_maker() -> None:
         eventually(never_raises(child.assert_gone), 5.0, f"a LAN is gone after {mode}")
 
 
+@pytest.mark.alone
 def test_six_lans_at_once_and_thirty_crashed_ones_leave_nothing() -> None:
     before = real_machine()
     for _ in range(5):
