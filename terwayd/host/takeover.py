@@ -34,7 +34,7 @@ from terwayd.store import Store, TakeoverRecord
 log = logging.getLogger(__name__)
 
 STANDING = ("up", "pending")
-_INSIST = 3  # times that a way back is tried
+_INSIST = 3  # times that a way back, or the last touch of a takeover, is tried
 _GRACE = 5.0  # seconds that the steps themselves may take before the dead man looks
 
 
@@ -310,6 +310,11 @@ class Takeover:
 
     def _verify(self, netlink: Netlink, wanted: Plan, expected: tuple[verify.Target, ...]) -> Host:
         host = netlink.observe()
+        for _ in range(_INSIST):  # a manager that was not told yet may have put back what it saw go
+            if not (steps := drift(wanted, host).steps):
+                break
+            do.apply(netlink, steps)
+            host = netlink.observe()
         if found := drift(wanted, host).found:
             raise HostError("after the last step " + "; ".join(found))
         verify.verify(expected, host, wanted.bridge, self.config.host.verify_timeout)
