@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from terwayd.host import lease
+from terwayd.host.asking import output, read
 from terwayd.host.lease import Leased, settings
 from terwayd.host.managers import Client, Found
 from terwayd.model import Link
 
 _CLIENTS = {"dhclient": "dhclient", "dhcpcd": "dhcpcd"}
-_TIMEOUT = 5.0
 _RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
 
 
 def find(nic: Link) -> Found:
     """What is known of the managers of `nic`; nothing found is an empty Found."""
-    link = settings(_read(f"/run/systemd/netif/links/{nic.index}"))
+    link = settings(read(f"/run/systemd/netif/links/{nic.index}"))
     networkd = _runs("systemd-networkd")
     configures = networkd and link.get("ADMIN_STATE") in {"configured", "configuring", "pending"}
     note = f"/run/NetworkManager/devices/{nic.index}"
-    device = _read(note)
+    device = read(note)
     nm = settings(device).get("managed") == "true" and _runs("NetworkManager")
     clients = tuple(_clients(nic.name))
     leased: Leased | None = None
     if configures:
-        leased = lease.of_networkd(_read(f"/run/systemd/netif/leases/{nic.index}"))
+        leased = lease.of_networkd(read(f"/run/systemd/netif/leases/{nic.index}"))
     if nm and leased is None:
         leased = lease.of_network_manager(device)
     if clients and leased is None:
@@ -37,7 +36,7 @@ def find(nic: Link) -> Found:
         networkd=networkd,
         nm=nm,
         userspace_ra=configures or nm,
-        ifupdown=_read(f"/run/network/ifstate.{nic.name}").strip().startswith(nic.name),
+        ifupdown=read(f"/run/network/ifstate.{nic.name}").strip().startswith(nic.name),
         clients=clients,
         lease=leased,
         dns=_resolved("dns", nic.name),
@@ -90,7 +89,7 @@ def processes() -> Iterator[tuple[int, list[str]]]:
 
 
 def _parent(pid: int) -> int:
-    lines = _read(f"/proc/{pid}/status").splitlines()
+    lines = read(f"/proc/{pid}/status").splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("PPid:")), 0)
 
 
@@ -100,30 +99,15 @@ def _runs(name: str) -> bool:
 
 def _of(client: Client, nic: Link) -> Leased | None:
     if client.name == "dhcpcd":
-        said = _output("dhcpcd", "-4", "-U", nic.name)
-        return lease.of_dhcpcd(said, nic.mac, _read("/var/lib/dhcpcd/duid"), _read("/etc/dhcpcd.conf"))
+        said = output("dhcpcd", "-4", "-U", nic.name)
+        return lease.of_dhcpcd(said, nic.mac, read("/var/lib/dhcpcd/duid"), read("/etc/dhcpcd.conf"))
     words = list(client.command)
     file = words[words.index("-lf") + 1] if "-lf" in words[:-1] else "/var/lib/dhcp/dhclient.leases"
-    return lease.of_dhclient(_read(file), nic.mac, words, _read("/etc/dhcp/dhclient.conf"))
+    return lease.of_dhclient(read(file), nic.mac, words, read("/etc/dhcp/dhclient.conf"))
 
 
 def _resolved(what: str, dev: str) -> tuple[str, ...]:
     """What systemd-resolved has for `dev`, where it runs: `resolvectl` prints "Link 2 (eth0): 192.0.2.1"."""
     if not _RESOLVED.exists():
         return ()
-    return tuple(_output("resolvectl", "--no-pager", what, dev).partition("): ")[2].split())
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
-
-
-def _output(*command: str) -> str:
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode(errors="replace")
+    return tuple(output("resolvectl", "--no-pager", what, dev).partition("): ")[2].split())
