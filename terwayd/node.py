@@ -35,6 +35,7 @@ from terwayd.pods.firewall import Firewall
 from terwayd.probation import Probation
 from terwayd.running import Running
 from terwayd.store import Store
+from terwayd.tasks import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,8 @@ class Node:
             return standing
 
     async def _run(self, standing: Standing) -> None:
-        self._running = Running(
+        """Serve pods; a start that fails half-way leaves nothing, so that the next one finds all that this one did."""
+        running = self._running = Running(
             self.config,
             standing,
             worker=self._worker,
@@ -194,7 +196,13 @@ class Node:
             spawn=self.spawn,
             on_change=self._on_change,
         )
-        await self._running.start(standing)
+        try:
+            await running.start(standing)
+        except BaseException:
+            self._running = None
+            await to_its_end(running.pods.settled())
+            running.stop()
+            raise
 
     async def take_down(self, *, force: bool) -> Standing:
         """Give the host back.  Refuses while pods are attached, unless `force`: then they are detached."""

@@ -367,7 +367,8 @@ class Attachments:
         await self._ports.unplug(known)
 
     def close(self) -> None:
-        """Wait until the kernel has finished with what was detached."""
+        """Wait until the kernel has finished with what was detached; nothing is given back any more."""
+        self._earlier.close()
         self._ports.close()
 
     async def serve(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from terwayd.clock import boottime
 from terwayd.dhcp.lease import Lease
+from terwayd.errors import TerwayError
 from terwayd.events import DETACHED, about
 from terwayd.kernel.reaper import is_there
 from terwayd.kernel.worker import Worker
@@ -49,6 +50,7 @@ class Earlier:
         self._unplug = unplug
         self._former: dict[str, IPv4Address] = {}
         self._asking: dict[Attachment, asyncio.Future[None]] = {}
+        self._returning: list[asyncio.TimerHandle] = []
 
     async def restore(self, policy: Policy) -> None:
         """Take up again what the store has: a lease that still runs needs no packet.
@@ -64,7 +66,11 @@ class Earlier:
             if lease is not None and not row.this_boot:
                 self._keep_for_return(known, lease)
                 continue
-            await self._unplug(known)
+            try:
+                await self._unplug(known)
+            except (TerwayError, OSError) as error:  # the others go on all the same
+                log.error("%s is gone, and its interface stays until the next start: %s", known, error)
+                continue
             if lease is None:
                 self.cut_short(known)
                 continue
@@ -111,7 +117,7 @@ class Earlier:
             if known.key not in self._known:
                 self._rows.strike(known.key)
 
-        asyncio.get_running_loop().call_later(_RETURN_S, give_back)
+        self._returning.append(asyncio.get_running_loop().call_later(_RETURN_S, give_back))
 
     def address_of(self, wanted: Attachment) -> IPv4Address | None:
         """The address that this pod had before the boot, None once it is back."""
@@ -149,3 +155,8 @@ class Earlier:
         for asking in list(self._asking.values()):
             asking.cancel()
             await ended(asking)
+
+    def close(self) -> None:
+        """Give nothing back any more."""
+        for timer in self._returning:
+            timer.cancel()

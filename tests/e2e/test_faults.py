@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lan, Node, Pod, ShimError, eventually
+from tests.lab.machine import PYTHON
 
 STATE = "/var/lib/terwayd"
 
@@ -204,3 +205,57 @@ def test_a_namespace_that_is_deleted_during_its_add(lan: Lan, node: Node, pod: P
         lan.dhcp.start()
     assert held(node) == {"web-0": "bound"}
     comes_and_goes(lan, node, "late")
+
+
+def test_a_start_that_fails_half_way(lan: Lan, node: Node, pod: Pod) -> None:
+    """What earlier runs left is gone on with at the next try, with nothing lost."""
+    assert node.daemon is not None
+    node.daemon.kill9()
+    node.ip("link del eth0")
+    node.start_daemon().wait_state("degraded")  # it has its state, and waits for the NIC
+    rename(node, "attachments", "hidden")
+    lan.plug(node)
+    eventually(lambda: "no such table: attachments" in node.status()["reason"], 5, "its start fails")
+    rename(node, "hidden", "attachments")
+    node.daemon.wait_ready()
+    assert held(node) == {"web-0": "bound"}
+    asked = len(lan.dhcp.messages("DHCPACK", pod.mac))
+    node.terwayctl("leases", "renew", "web-0")
+    assert len(lan.dhcp.messages("DHCPACK", pod.mac)) > asked
+    comes_and_goes(lan, node, "late")
+
+
+def rename(node: Node, table: str, to: str) -> None:
+    change = f"sqlite3.connect('{STATE}/state.db').execute('ALTER TABLE {table} RENAME TO {to}')"
+    node.run([PYTHON, "-c", f"import sqlite3; {change}"])
+
+
+def test_an_interface_that_cannot_be_taken_out(lan: Lan, node: Node, pod: Pod) -> None:
+    """Where an ADD was cut short stands what the kernel does not delete: the other pods go on."""
+    assert node.daemon is not None
+    lan.dhcp.stop()
+    cut = node.pod("cut")
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(attempt, cut)
+        eventually(lambda: "eth0" in cut.run("ip -br link").stdout, 3, "the ADD has begun")
+        name = next(iter(ports(node) - {port_of(node, pod)}))
+        node.daemon.kill9()
+        assert adding.result(20) is not None
+    lan.dhcp.start()
+    node.ip(f"link del {name}", "link set lo down", f"link set lo name {name}")
+    node.start_daemon().wait_ready()
+    assert held(node)["web-0"] == "bound"
+    assert f"ip link del {name}: Operation not supported" in node.daemon.log()
+    comes_and_goes(lan, node, "late")
+
+
+def ports(node: Node) -> set[str]:
+    return {link["ifname"] for link in node.ip_json("link") if link.get("master") == "mybr0"} - {
+        "eth0",
+        "twdhcp",
+    }
+
+
+def port_of(node: Node, pod: Pod) -> str:
+    assert pod.result is not None
+    return str(pod.result["interfaces"][1]["name"])
