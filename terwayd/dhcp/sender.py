@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends through one transport.  `waits_still` says whether a DISCOVER that was held back is wanted yet."""
+    """Sends through one transport; `waits_still` is set to say whether a DISCOVER that was held back is wanted yet."""
 
     def __init__(
         self,
@@ -27,13 +27,12 @@ class Sender:
         clock: Callable[[], float],
         rate: int,
         watcher: Watcher | None,
-        waits_still: Callable[[Outgoing], bool],
     ) -> None:
+        self.waits_still: Callable[[Outgoing], bool] = lambda _out: True
         self._transport = transport
         self._clock = clock
         self._bucket = Bucket(rate)
         self._watcher = watcher
-        self._waits_still = waits_still
 
     def limit(self, rate: int) -> None:
         """From now on send so many DISCOVERs a second at most."""
@@ -55,7 +54,7 @@ class Sender:
                 self.send_now(out)
 
     def _send_held(self, out: Outgoing) -> None:
-        if self._waits_still(out):
+        if self.waits_still(out):
             self.send_now(out)
 
     def send_now(self, out: Outgoing) -> None:
