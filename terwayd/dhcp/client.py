@@ -13,16 +13,15 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
-from terwayd.dhcp import frame, messages
-from terwayd.dhcp import options as opt
+from terwayd.dhcp.conflict import FAST, FULL, Detector, Probing
+from terwayd.dhcp.exchange import RETRY_S, Exchange
 from terwayd.dhcp.frame import Arp
 from terwayd.dhcp.journal import Journal
-from terwayd.dhcp.lease import Lease, LeaseError, lease_from
+from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.messages import Identity, Outgoing
 from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.outcome import Bound, Conflict, Event, Lost, NoAnswer, Renewed
 from terwayd.dhcp.packet import REPLY, Message
-from terwayd.dhcp.probing import FAST, FULL, Probing
 from terwayd.dhcp.table import TABLE, Do, Input, State
 
 __all__ = [
@@ -41,17 +40,16 @@ __all__ = [
     "State",
 ]
 
-# RFC 2131 section 4.1 begins at 4 s.  A pod waits for its address, and the first frame on a new link is
-# the one most often lost: so the series begins earlier and then is the RFC's.
-RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-REQUEST_TRIES: Final = 4  # RFC 2131 section 3.1.5 leaves the number open; 15 s in all
-REBOOT_TRIES: Final = 3  # 7 s in all; then the lease is trusted as section 3.2 allows
+TRIES: Final = {  # of what is said in a state, until it is of no use
+    State.SELECTING: len(RETRY_S),
+    State.REQUESTING: 4,  # RFC 2131 section 3.1.5 leaves the number open; 15 s in all
+    State.REBOOTING: 3,  # 7 s in all; then the lease is trusted as section 3.2 allows
+}
 DECLINE_WAIT_S: Final = 10.0  # RFC 2131 section 3.1.5
-DEFEND_S: Final = 10.0  # RFC 5227 section 2.4: an address is defended once in this time
-OFFER_WAIT_S: Final = (
-    0.25  # for the server that has the address which is asked for, when another one was faster
-)
+OFFER_WAIT_S: Final = 0.25  # for the server that has the address which is asked for, when another was faster
 REBOOT_SPREAD_S: Final = 1.0  # restored clients do not all ask in the same instant
+
+_ANSWERS: Final = {Kind.OFFER: Input.OFFER, Kind.ACK: Input.ACK, Kind.NAK: Input.NAK}
 
 
 class Client:
@@ -70,26 +68,18 @@ class Client:
         self.identity = identity
         self.state = State.INIT
         self.lease: Lease | None = None
-        self.xid = 0  # of the running transaction; replies to others are dropped
+        self.servers = servers  # None: any
         self._rng = rng
         self._rapid_commit = rapid_commit
-        self._probing = probing
-        self.servers = servers  # None: any
         self._why_not = why_not  # this host's own reason against an address, "" for none
-        self._frames: list[bytes] = []
-        self._defended = -math.inf
         self._journal = Journal()
-        self._outbox: list[Outgoing] = []
+        self._exchange = Exchange(identity, rng, self._journal, rapid_commit=rapid_commit)
+        self._detector = Detector(identity.mac, rng, probing)
         self._events: list[Event] = []
         self._offer: Lease | None = None  # what REQUESTING asks for
         self._fresh: Lease | None = None  # what an ACK just gave
         self._requested: IPv4Address | None = None
-        self._began = 0.0  # of the transaction
-        self._secs = 0
-        self._sent = 0.0
-        self._tries = 0
         self._naks = 0
-        self._nak_reason = ""
         self._spread = 0.0
         self._wake_at = math.inf  # RESEND or WAITED
 
@@ -141,13 +131,16 @@ class Client:
 
     def outbox(self) -> list[Outgoing]:
         """What is to be sent now; each message is handed out once."""
-        out, self._outbox = self._outbox, []
-        return out
+        return self._exchange.outbox()
 
     def frames(self) -> list[bytes]:
         """The ARP frames to be sent now; each is handed out once."""
-        out, self._frames = self._frames, []
-        return out
+        return self._detector.frames()
+
+    @property
+    def xid(self) -> int:
+        """The running transaction; replies to others are dropped."""
+        return self._exchange.xid
 
     @property
     def claimed(self) -> IPv4Address | None:
@@ -162,13 +155,11 @@ class Client:
         if ip is None or arp.mac == self.identity.mac:
             return
         if self.state is State.PROBING:
-            if arp.sender == ip or (arp.target == ip and not int(arp.sender)):
+            if self._detector.taken(ip, arp):
                 self._journal.in_use(ip, arp.mac)
                 self._handle(Input.CONFLICT, now)
                 self.tick(now)
-        elif arp.sender == ip and self.lease is not None and now >= self._defended + DEFEND_S:
-            self._defended = now
-            self._frames.append(frame.arp_announcement(self.identity.mac, ip))
+        elif self.lease is not None and self._detector.defend(ip, arp, now):
             self._events.append(Conflict(self.lease, arp.mac))
 
     def events(self) -> list[Event]:
@@ -225,46 +216,56 @@ class Client:
     def _due(self, now: float) -> Input | None:
         for what, at in self._timers():
             if at <= now:
-                last = REQUEST_TRIES if self.state is State.REQUESTING else REBOOT_TRIES
-                if self.state is State.SELECTING:
-                    last = len(RETRY_S)
-                if self.state is State.PROBING and self._probing is not None:
-                    last = self._probing.count
                 if what is Input.RESEND and self.state is State.SELECTING and self._offer is not None:
                     return Input.OFFER
-                spent = what is Input.RESEND and self._tries >= last
-                return Input.EXHAUSTED if spent and Input.EXHAUSTED in TABLE[self.state] else what
+                if what is Input.RESEND and Input.EXHAUSTED in TABLE[self.state] and self._spent():
+                    return Input.EXHAUSTED
+                return what
         return None
 
+    def _spent(self) -> bool:
+        """Whether enough has been tried in this state."""
+        if self.state is State.PROBING:
+            return self._detector.unanswered
+        return self._exchange.tries >= TRIES[self.state]
+
     def _perform(self, do: Do, now: float, before: State) -> None:
+        exchange = self._exchange
         match do:
             case Do.OPEN:
-                self.xid = self._rng.getrandbits(32)
-                self._began, self._tries, self._offer = now, 0, None
+                exchange.open(now)
+                self._offer = None
                 if self.lease is not None:
                     self._journal.start(now)
             case Do.DISCOVER:
-                self._send_discover(now)
+                self._wake_at = exchange.discover(now, self._requested)
             case Do.AWAIT:
                 self._wake_at = now + OFFER_WAIT_S
             case Do.REQUEST:
-                self._send_request(now, repeated=before is State.REQUESTING)
+                assert self._offer is not None
+                self._wake_at = exchange.request(now, self._offer, repeated=before is State.REQUESTING)
             case Do.VERIFY:
-                self._send_verify(now)
+                assert self.lease is not None
+                self._wake_at = exchange.verify(now, self.lease.address.ip)
             case Do.RENEW | Do.REBIND:
-                self._send_extend(now, unicast=do is Do.RENEW)
+                assert self.lease is not None
+                self._wake_at = exchange.extend(now, self.lease, unicast=do is Do.RENEW)
             case Do.RELEASE:
-                self._send_release()
+                lease, self.lease = self.lease or self._offer, None
+                if lease is not None:
+                    exchange.release(lease)
             case Do.SPREAD:
                 self._wake_at = now + self._rng.uniform(0, self._spread)
             case Do.PAUSE:
                 # The first NAK is mostly about an old address: ask for a new one at once.
-                self._wake_at = now + (self._wait(self._naks - 2) if self._naks > 1 else 0.0)
+                self._wake_at = now + (exchange.wait(self._naks - 2) if self._naks > 1 else 0.0)
             case Do.PROBE:
-                self._probe(now, first=before is not State.PROBING)
+                assert self._fresh is not None
+                self._offer, first = self._fresh, before is not State.PROBING
+                self._wake_at = self._detector.probe(self._fresh.address.ip, now, first=first)
             case Do.DECLINE:
                 assert self._fresh is not None
-                self._put(messages.decline(self.identity, self.xid, self._fresh))
+                exchange.decline(self._fresh)
                 self._fresh = self._offer = self._requested = None
             case Do.BACK_OFF:
                 self._wake_at = now + DECLINE_WAIT_S
@@ -274,7 +275,7 @@ class Client:
                 self._lose("the lease ended and no server extended it", now, ask_again=True)
             case Do.REFUSED:
                 self._naks += 1
-                self._lose(f"the server refused it ({self._nak_reason or 'NAK'})", now, ask_again=False)
+                self._lose(f"the server refused it ({self._journal.nak or 'NAK'})", now, ask_again=False)
             case Do.COMPLAIN:
                 self._events.append(NoAnswer(before, self.summary(now)))
 
@@ -286,20 +287,6 @@ class Client:
         self._events.append(Bound(fresh) if previous is None else Renewed(fresh, previous))
         self._journal.start(now)
 
-    def _probe(self, now: float, *, first: bool) -> None:
-        fresh, probing = self._fresh, self._probing
-        assert fresh is not None
-        assert probing is not None
-        if first:
-            self._offer, self._tries = fresh, 0
-            if probing.first:
-                self._wake_at = now + self._rng.uniform(0, probing.first)
-                return
-        self._frames.append(frame.arp_probe(self.identity.mac, fresh.address.ip))
-        self._tries += 1
-        last = self._tries >= probing.count
-        self._wake_at = now + (probing.wait if last else self._rng.uniform(probing.least, probing.most))
-
     def _lose(self, reason: str, now: float, *, ask_again: bool) -> None:
         lease, self.lease, self._offer = self.lease, None, None
         self._requested = lease.address.ip if lease is not None and ask_again else None
@@ -307,101 +294,26 @@ class Client:
             self._events.append(Lost(f"{lease.address.ip} is lost: {reason}", lease))
             self._journal.start(now)
 
-    def _wait(self, attempt: int) -> float:
-        """RETRY_S with up to 1 s (of short ones: a quarter) more or less, the last one for ever."""
-        base = RETRY_S[min(attempt, len(RETRY_S) - 1)]
-        return base + self._rng.uniform(-1, 1) * min(1.0, base / 4)
-
-    # What is sent.
-
-    def _send_discover(self, now: float) -> None:
-        self._count_seconds(now)
-        self._broadcast(
-            messages.discover(
-                self.identity, self.xid, self._secs, self._requested, rapid_commit=self._rapid_commit
-            ),
-            now,
-        )
-
-    def _send_request(self, now: float, *, repeated: bool) -> None:
-        """secs stays what the DISCOVER said (section 4.4.1)."""
-        offer = self._offer
-        assert offer is not None
-        self._tries = self._tries if repeated else 0
-        self._journal.about = f"{offer.address.ip} of server {offer.server}"
-        self._broadcast(messages.request(self.identity, self.xid, self._secs, offer), now)
-
-    def _send_verify(self, now: float) -> None:
-        assert self.lease is not None
-        self._count_seconds(now)
-        self._journal.about = str(self.lease.address.ip)
-        self._broadcast(messages.verify(self.identity, self.xid, self._secs, self.lease.address.ip), now)
-
-    def _send_extend(self, now: float, *, unicast: bool) -> None:
-        lease = self.lease
-        assert lease is not None
-        self._count_seconds(now)
-        self._journal.about = (
-            f"{lease.address.ip} of server {lease.server}" if unicast else str(lease.address.ip)
-        )
-        self._put(messages.extend(self.identity, self.xid, self._secs, lease, unicast=unicast))
-        self._sent, self._tries = now, self._tries + 1
-        # Section 4.4.5: wait half of what is left, but 60 s at least - or, for leases of less than 16
-        # minutes, a sixteenth of them: those would get no second try otherwise.
-        left = (lease.rebind_at if unicast else lease.expires_at) - now
-        floor = min(60.0, (lease.expires_at - lease.acquired) / 16)
-        self._wake_at = now + max(left / 2, floor)
-
-    def _send_release(self) -> None:
-        lease = self.lease or self._offer
-        if lease is not None:
-            self.lease = None
-            self._put(messages.release(self.identity, self._rng.getrandbits(32), lease))
-
-    def _broadcast(self, out: Outgoing, now: float) -> None:
-        self._put(out)
-        self._sent = now
-        self._wake_at = now + self._wait(self._tries)
-        self._tries += 1
-
-    def _put(self, out: Outgoing) -> None:
-        self._journal.sent(out.message)
-        self._outbox.append(out)
-
-    def _count_seconds(self, now: float) -> None:
-        self._secs = min(int(now - self._began), 0xFFFF)
-
     # What is believed.
 
     def _kind_of(self, message: Message, source_mac: bytes) -> Input | None:
         """What a message is to this client now; None when it is to be dropped."""
         if message.op != REPLY or message.xid != self.xid:
             return None
-        what = {Kind.OFFER: Input.OFFER, Kind.ACK: Input.ACK, Kind.NAK: Input.NAK}.get(
-            message.kind or Kind.DISCOVER
-        )
+        what = _ANSWERS.get(message.kind) if message.kind is not None else None
         if what is None or what not in TABLE[self.state]:
             return None
-        if stray := self._not_for_us(message):
-            self._journal.stray(message, stray)
+        asked = {State.REQUESTING: self._offer, State.RENEWING: self.lease}.get(self.state)
+        if not self._exchange.believes(message, self.servers, asked.server if asked is not None else None):
             return None
         rapid = self._rapid_commit and Code.RAPID_COMMIT in message.options
         if self.state is State.SELECTING and what is Input.ACK and not rapid:
             return None
         self._journal.received(message)
         if what is Input.NAK:
-            self._nak_reason = opt.text(message.options.get(Code.MESSAGE, b""))[:200]
             return what
-        try:
-            lease = lease_from(
-                message,
-                server_mac=source_mac,
-                sent=self._sent,
-                fuzz=self._rng.random(),
-                extra=self.identity.request,
-            )
-        except LeaseError as error:
-            self._journal.refused(message, str(error))
+        lease = self._exchange.lease_in(message, source_mac)
+        if lease is None:
             return None
         ip = lease.address.ip
         held = self.lease is not None and self.lease.address.ip == ip
@@ -418,25 +330,6 @@ class Client:
         self._fresh = lease
         if why:
             return Input.CONFLICT if Input.CONFLICT in TABLE[self.state] else None
-        if self._probing is not None and Input.CANDIDATE in TABLE[self.state]:
+        if self._detector.probing is not None and Input.CANDIDATE in TABLE[self.state]:
             return Input.CANDIDATE
         return what
-
-    def _not_for_us(self, message: Message) -> str:
-        """Why a message is not one to this client from a server to be believed, "" when it is.
-
-        REQUESTING and RENEWING talk to one server; elsewhere any may answer that is to be believed.
-        """
-        identity = self.identity
-        if message.chaddr != identity.mac:
-            return f"it is for {message.chaddr.hex(':')}"
-        echo = message.options.get(Code.CLIENT_ID)  # RFC 6842 section 3
-        if echo is not None and identity.client_id is not None and echo != identity.client_id:
-            return "it is for another client identifier"
-        if self.servers is not None and message.server not in self.servers:
-            return "dhcp.servers does not name it"
-        if self.state is State.REQUESTING and (self._offer is None or message.server != self._offer.server):
-            return "another server was asked"
-        if self.state is State.RENEWING and (self.lease is None or message.server != self.lease.server):
-            return "another server was asked"
-        return ""

@@ -25,13 +25,13 @@ class Journal:
         self._sent: Counter[Kind] = Counter()
         self._received: Counter[Kind] = Counter()
         self._refused = ""
-        self._nak = ""
+        self.nak = ""  # what the last NAK said
         self._strays: Counter[tuple[Kind, str]] = Counter()
 
     def start(self, now: float) -> None:
         """Forget everything: a new exchange begins."""
         self._since = self.now = now
-        self.about = self._refused = self._nak = ""
+        self.about = self._refused = self.nak = ""
         self._sent.clear()
         self._received.clear()
         self._strays.clear()
@@ -46,7 +46,7 @@ class Journal:
         if message.kind is not None:
             self._received[message.kind] += 1
         if message.kind is Kind.NAK:
-            self._nak = opt.text(message.options.get(Code.MESSAGE, b""))[:200]
+            self.nak = opt.text(message.options.get(Code.MESSAGE, b""))[:200]
 
     def stray(self, message: Message, why: str) -> None:
         """Count a message that was not taken as one for this client, by what was wrong with it."""
@@ -77,8 +77,8 @@ class Journal:
             came = [_count(self._received[answer], answer)]
             if kind is Kind.REQUEST and self._received[Kind.NAK]:
                 came = [_count(self._received[Kind.NAK], Kind.NAK)]
-                if self._nak:
-                    came.append(f'("{self._nak}")')
+                if self.nak:
+                    came.append(f'("{self.nak}")')
             parts.append(f"{_count(self._sent[kind], kind)}{about} sent{time}, {' '.join(came)} came back")
         text = "; ".join(parts) or "nothing was sent yet"
         strays = [f"not taken: {_count(n, kind)}{what}" for (kind, what), n in self._strays.items()]

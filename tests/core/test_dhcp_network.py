@@ -81,7 +81,8 @@ class Network(RuleBasedStateMachine):
     )
     def begin(self, seed: int, seconds: int, probing: bool) -> None:
         self.now, self.rng, self.count = 0.0, random.Random(seed), 0
-        self.client = Client(POD, self.rng, probing=FAST if probing else None)
+        self.probing = FAST if probing else None
+        self.client = Client(POD, self.rng, probing=self.probing)
         self.servers = [
             Server("192.0.2.1", "02cc00000001", seconds),
             Server("192.0.2.2", "02cc00000002", seconds),
@@ -200,10 +201,9 @@ class Network(RuleBasedStateMachine):
     @rule(gap=st.floats(0.0, 100.0))
     def the_daemon_starts_again(self, gap: float) -> None:
         self.run_until(self.now)
-        lease, probing = self.has, self.client._probing
         self.now += gap
-        self.client = Client(POD, self.rng, probing=probing)
-        self.client.start(self.now, lease=lease)
+        self.client = Client(POD, self.rng, probing=self.probing)
+        self.client.start(self.now, lease=self.has)
         self.flush()
 
     @rule()
