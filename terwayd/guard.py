@@ -41,7 +41,9 @@ class Guard:
     async def look(self, running: Running) -> tuple[str, str] | None:
         """Mend what has to be; why no pods can be taken any more with the next step, None while they can."""
         try:
-            found = await self._worker.call(self._takeover.mend)
+            found, host = await self._worker.call(self._takeover.mend)
+            if host is not None and not found.steps:
+                running.see(host)
             if found.steps:
                 await running.replug()
                 if running.host_lease is not None:

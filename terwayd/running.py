@@ -145,6 +145,11 @@ class Running:
             self._transport.rebind(name)
             await self._open_local(name)
 
+    def see(self, host: Host) -> None:
+        """The bridge's addresses and gateways are these now: what pods may have, and their routes, follow."""
+        if not self._stopped and host.link(self._bridge) is not None:
+            self.pods.lan = _lan(host, self._bridge)
+
     async def survey(self, mac: bytes | None, *, broadcast: bool, first: bool) -> tuple[Offer, ...]:
         """Which DHCP servers answer `mac`, None for the uplink's."""
         if mac is None:
@@ -178,8 +183,7 @@ class Running:
         """Why no pod of this node can have `ip`, whatever a server offers."""
         if key == HOST:
             return ""
-        node = self.pods.lan.node
-        return {node.address: "which is this node's own", node.gateway: "which is the gateway's"}.get(ip, "")
+        return self.pods.lan.against(ip)
 
 
 def _policy(config: Config, node: str) -> Policy:
@@ -212,4 +216,4 @@ def _lan(host: Host, bridge: str) -> Lan:
     gateways = [gateway for gateway in host.gateways_of(bridge) if isinstance(gateway, IPv4Address)]
     node = PodsNode(addresses[0].ip if addresses else None, gateways[0] if gateways else None)
     prefix = addresses[0].network.prefixlen if addresses else 24
-    return Lan(_link(host, bridge), node, prefix)
+    return Lan(_link(host, bridge), node, prefix, frozenset(a.ip for a in addresses), frozenset(gateways))

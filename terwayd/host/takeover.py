@@ -186,17 +186,18 @@ class Takeover:
         milliseconds = (time.monotonic() - started) * 1000
         return Standing(current.uplink, current.bridge, netlink.observe(), True, len(steps), milliseconds)
 
-    def mend(self, netlink: Netlink) -> Drift:
-        """Bring back what has become different since the takeover; what was found, and done about it.
+    def mend(self, netlink: Netlink) -> tuple[Drift, Host | None]:
+        """Bring back what has become different since the takeover; what was found, and done about it, and where.
 
         Raises KernelError where the kernel refuses a step.
         """
         current = self.standing(netlink)
         if current is None:
-            return Drift()
-        found = drift(current, netlink.glimpse(current.uplink, current.bridge))
+            return Drift(), None
+        host = netlink.glimpse(current.uplink, current.bridge)
+        found = drift(current, host)
         do.apply(netlink, found.steps)
-        return found
+        return found, host
 
     @staticmethod
     def leased_interface(current: Plan) -> IPv4Interface | None:
@@ -239,7 +240,7 @@ class Takeover:
 
     def _stands(self, netlink: Netlink) -> Standing:
         started = time.monotonic()
-        found = self.mend(netlink)
+        found, _ = self.mend(netlink)
         if found.found:
             log.warning("mended: %s", "; ".join(found.found))
         milliseconds = (time.monotonic() - started) * 1000

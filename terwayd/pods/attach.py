@@ -34,6 +34,7 @@ from terwayd.pods.firewall import Firewall
 from terwayd.pods.identity import Attachment, Key, Policy, Wish, attachment, host_ifname
 from terwayd.pods.leases import Leases
 from terwayd.pods.ports import Ports
+from terwayd.pods.routes import Node
 from terwayd.pods.rows import Rows
 from terwayd.pods.ruleset import Port
 from terwayd.pods.static import is_static
@@ -106,7 +107,12 @@ class Attachments:
 
     @lan.setter
     def lan(self, lan: Lan) -> None:
-        self._ports.lan = lan
+        """What pods have by way of the node follows; while that has no address or gateway, they keep theirs."""
+        before = self._ports.lan
+        node = Node(lan.node.address or before.node.address, lan.node.gateway or before.node.gateway)
+        self._ports.lan = replace(lan, node=node)
+        if node != before.node:
+            self.upkeep.follow(self._config.pods.lost_lease)
 
     def reconfigure(self, config: Config) -> None:
         """Go on with `config`; the pods' interfaces follow, who they are on the LAN stays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from terwayd.dhcp.lease import Lease
 from terwayd.model import Link
@@ -27,8 +28,19 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class Lan:
-    """What attaching needs of the host: the bridge, and the node's own place on the LAN with its prefix length."""
+    """What attaching needs of the host: the bridge, and the node's own place on the LAN with its prefix length.
+
+    `own` are all addresses that the node has there, `gateways` all that it goes through.
+    """
 
     bridge: Link
     node: Node
     prefix: int = 24
+    own: frozenset[IPv4Address] = frozenset()
+    gateways: frozenset[IPv4Address] = frozenset()
+
+    def against(self, ip: IPv4Address) -> str:
+        """Why no pod can have `ip`, "" when one can."""
+        if ip in self.own:
+            return "which is this node's own"
+        return "which is the gateway's" if ip in self.gateways else ""

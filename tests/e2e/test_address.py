@@ -6,7 +6,8 @@ import contextlib
 
 import pytest
 
-from tests.lab import LabError, Lan, Node, State, eventually
+from tests.interop.servers import IscDhcpd, Range
+from tests.lab import LabError, Lan, Node, ShimError, State, eventually
 
 EXPLICIT = """
 [host]
@@ -92,6 +93,64 @@ def test_a_bridge_without_an_address(lan: Lan) -> None:
     assert lan.host.ping(pod.address)
     node.terwayctl("teardown", "--force")
     as_before(node, before)
+
+
+def test_pods_follow_an_address_that_the_host_is_given_later() -> None:
+    with Lan(dhcp=None) as lan:
+        node = bare(
+            lan,
+            '[host]\nuplink = "eth0"\naddress = "dhcp"\n[pods]\nservice_cidrs = ["10.96.0.0/16"]\n',
+            down=False,
+        )
+        server = IscDhcpd(lan.gateway, Range(seconds=10))
+        server.start()
+        node.start_daemon().wait_ready()
+        pod = node.pod("web-0")
+        pod.add(config={"static": True, "runtimeConfig": {"ips": ["192.168.77.50"]}})
+
+        def ways() -> list[str]:
+            shown = pod.ip_json("route show 10.96.0.0/16") + pod.ip_json("route show default")
+            return [str(route["gateway"]) for route in shown]
+
+        before = address_of(node)
+        assert ways() == [before, lan.gateway_ip]
+        server.stop()
+        server.forget()
+        server.start(first="192.168.77.30", last="192.168.77.40", router=lan.host_ip)
+        eventually(lambda: address_of(node) not in ("", before), 15, "the host has another address")
+        eventually(lambda: ways() == [address_of(node), lan.host_ip], 3, "the pod's routes follow")
+        pod.check()
+
+
+def test_a_second_address_of_the_host_is_no_pods(lan: Lan) -> None:
+    node = lan.node("n1", config='[dhcp]\ntimeout = "2s"\n')
+    node.start_daemon().wait_ready()
+    lan.dhcp.restart(first="192.168.77.61", last="192.168.77.61")
+
+    def refused() -> bool:
+        """Told to the next pod a moment after the address has come."""
+        pod = node.pod("web-0")
+        try:
+            pod.add()
+        except ShimError as error:
+            return "it is for 192.168.77.61, which is this node's own" in error.msg
+        pod.delete()
+        return False
+
+    node.ip("addr add 192.168.77.61/24 dev mybr0")
+    eventually(refused, 5, "the host's second address is refused")
+    node.ip("addr del 192.168.77.61/24 dev mybr0")
+    lan.dhcp.forget()  # what it was told to be in use
+
+    def had() -> bool:
+        pod = node.pod("web-0")
+        with contextlib.suppress(ShimError):
+            pod.add()
+            return str(pod.address) == "192.168.77.61"
+        lan.dhcp.forget()
+        return False
+
+    eventually(had, 15, "and given to a pod when the host has it no more")
 
 
 @pytest.mark.parametrize(
