@@ -10,10 +10,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 
 from terwayd.config import HostConfig
 from terwayd.errors import Refused
-from terwayd.host import steps as s
+from terwayd.host import interfaces, moves
 from terwayd.host.lease import Leased
 from terwayd.host.managers import Found
 from terwayd.host.plan import Plan
+from terwayd.host.steps import Step
 from terwayd.model import (
     IFA_F_NOPREFIXROUTE,
     IFA_F_PERMANENT,
@@ -51,22 +52,22 @@ def refuse(settings: HostConfig, host: Host, nic: Link, found: Found) -> None:
         )
 
 
-def given(settings: HostConfig, host: Host, nic: Link) -> tuple[s.Step, ...]:
+def given(settings: HostConfig, host: Host, nic: Link) -> tuple[Step, ...]:
     """The steps that put the explicit addresses of `settings` on the bridge, with their routes."""
     if isinstance(settings.address, str):
         return ()
     there = {address.interface for address in host.addresses_of(nic.name)}
-    steps: list[s.Step] = []
+    steps: list[Step] = []
     for interface in settings.address:
         if interface not in there:
             steps += _on(settings.bridge, interface)
-    steps += [s.AddRoute(_default(settings.bridge, gateway, _STATIC)) for gateway in settings.gateway]
+    steps += [moves.AddRoute(_default(settings.bridge, gateway, _STATIC)) for gateway in settings.gateway]
     return tuple(steps)
 
 
 def client_id(current: Plan) -> str:
     """Who the host is to the DHCP server: option 61 of RFC 2132, made of its MAC."""
-    mac = next(step.mac for step in current.steps if isinstance(step, s.AddBridge))
+    mac = next(step.mac for step in current.steps if isinstance(step, interfaces.AddBridge))
     return "01" + mac.replace(":", "")
 
 
@@ -74,11 +75,11 @@ def leased(current: Plan, address: IPv4Interface, lease: Leased) -> Plan:
     """`current` with the first address that terwayd has leased for the host itself."""
     steps = _on(current.bridge, address)
     if lease.router is not None:
-        steps.append(s.AddRoute(_default(current.bridge, lease.router, _DHCP)))
+        steps.append(moves.AddRoute(_default(current.bridge, lease.router, _DHCP)))
     return replace(current, steps=(*current.steps, *steps), lease=lease)
 
 
-def _on(bridge: str, interface: IPInterface) -> list[s.Step]:
+def _on(bridge: str, interface: IPInterface) -> list[Step]:
     network = interface.network
     flags = IFA_F_PERMANENT | IFA_F_NOPREFIXROUTE
     if isinstance(interface, IPv6Interface):
@@ -90,7 +91,7 @@ def _on(bridge: str, interface: IPInterface) -> list[s.Step]:
         address = Address(bridge, interface, broadcast=broadcast, label=bridge, flags=flags)
         route = Route(network, bridge, prefsrc=interface.ip, proto=_KERNEL, scope=SCOPE_LINK)
     single = network.prefixlen == network.max_prefixlen
-    return [s.AddAddress(address), *([] if single else [s.AddRoute(route)])]
+    return [moves.AddAddress(address), *([] if single else [moves.AddRoute(route)])]
 
 
 def _default(bridge: str, gateway: IPAddress, proto: int) -> Route:

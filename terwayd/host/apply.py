@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from terwayd.errors import HostError, KernelError
-from terwayd.host import commands
-from terwayd.host import steps as s
+from terwayd.host import commands, interfaces, moves
 from terwayd.host.find_managers import client_pids
+from terwayd.host.steps import Step
 from terwayd.kernel import local
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.sysctl import write_sysctl
@@ -25,13 +25,13 @@ TIMEOUT = 10.0  # seconds that a manager's command may take
 _CARRIER = 1.5  # seconds that the kernel may take to tell the bridge that its port has a carrier
 
 
-def apply(netlink: Netlink, steps: Iterable[s.Step]) -> None:
+def apply(netlink: Netlink, steps: Iterable[Step]) -> None:
     """Do `steps` in order; raises KernelError at the first that the kernel refuses."""
     for step in steps:
         do(netlink, step)
 
 
-def apply_all(netlink: Netlink, steps: Iterable[s.Step]) -> list[Exception]:
+def apply_all(netlink: Netlink, steps: Iterable[Step]) -> list[Exception]:
     """Do every one of `steps`, whatever becomes of the others; what was refused is returned."""
     refused: list[Exception] = []
     for step in steps:
@@ -42,46 +42,46 @@ def apply_all(netlink: Netlink, steps: Iterable[s.Step]) -> list[Exception]:
     return refused
 
 
-def do(netlink: Netlink, step: s.Step) -> None:
+def do(netlink: Netlink, step: Step) -> None:
     """Do one step; done already is done."""
     match step:
-        case s.AddBridge(name, mac, mtu):
+        case interfaces.AddBridge(name, mac, mtu):
             netlink.add_bridge(name, mac, mtu)
-        case s.DelLink(name):
+        case interfaces.DelLink(name):
             netlink.delete_link(name)
-        case s.SetUp(dev):
+        case interfaces.SetUp(dev):
             netlink.set_link(dev, state="up")
-        case s.SetDown(dev):
+        case interfaces.SetDown(dev):
             netlink.set_link(dev, state="down")
-        case s.SetAlias(dev, alias):
+        case interfaces.SetAlias(dev, alias):
             netlink.set_link(dev, ifalias=alias)
-        case s.SetMac(dev, mac):
+        case interfaces.SetMac(dev, mac):
             netlink.set_link(dev, address=mac)
-        case s.SetMtu(dev, mtu):
+        case interfaces.SetMtu(dev, mtu):
             netlink.set_link(dev, mtu=mtu)
-        case s.Enslave(dev, bridge):
+        case interfaces.Enslave(dev, bridge):
             netlink.set_link(dev, master=netlink.index(bridge))
-        case s.Release(dev, _):
+        case interfaces.Release(dev, _):
             netlink.set_link(dev, master=0)
-        case s.AddPort(bridge):
+        case interfaces.AddPort(bridge):
             local.plug(netlink, bridge)
-        case s.Divert() | s.EndDivert():
+        case interfaces.Divert() | interfaces.EndDivert():
             _divert(netlink, step)
-        case s.SetSysctl(key, value):
+        case interfaces.SetSysctl(key, value):
             write_sysctl(key, value)
-        case s.AddAddress(address):
+        case moves.AddAddress(address):
             netlink.add_address(address)
-        case s.DelAddress(address):
+        case moves.DelAddress(address):
             netlink.delete_address(address)
-        case s.AddNeighbour(neighbour):
+        case moves.AddNeighbour(neighbour):
             netlink.add_neighbour(neighbour)
-        case s.AddRule(rule):
+        case moves.AddRule(rule):
             netlink.add_rule(rule)
-        case s.DelRule(rule):
+        case moves.DelRule(rule):
             netlink.delete_rule(rule)
-        case s.AddRoute(route):
+        case moves.AddRoute(route):
             netlink.add_route(route)
-        case s.DelRoute(route):
+        case moves.DelRoute(route):
             netlink.delete_route(route)
         case commands.WriteFile(path, text):
             _write(Path(path), text)
@@ -96,12 +96,16 @@ def do(netlink: Netlink, step: s.Step) -> None:
                 _run(command)
 
 
-def _divert(netlink: Netlink, step: s.Divert | s.EndDivert) -> None:
+def _divert(netlink: Netlink, step: interfaces.Divert | interfaces.EndDivert) -> None:
     """Only where the port leads to the bridge: elsewhere it would swallow what it is given."""
     end = time.monotonic() + _CARRIER
-    while isinstance(step, s.Divert) and not local.carries(netlink, step.bridge) and time.monotonic() < end:
+    while (
+        isinstance(step, interfaces.Divert)
+        and not local.carries(netlink, step.bridge)
+        and time.monotonic() < end
+    ):
         time.sleep(0.01)
-    if isinstance(step, s.Divert) and not local.carries(netlink, step.bridge):
+    if isinstance(step, interfaces.Divert) and not local.carries(netlink, step.bridge):
         log.info("%s has no way in but %s: a packet may be lost as that moves", step.bridge, step.dev)
         return
     try:

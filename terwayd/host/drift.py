@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from terwayd.host import steps as s
+from terwayd.host import interfaces, moves
 from terwayd.host.lease import Leased
 from terwayd.host.plan import Plan, movable_addresses, movable_routes, on_bridge, via_bridge
+from terwayd.host.steps import Step
 from terwayd.model import Host, Link, Route
 
 
@@ -20,7 +21,7 @@ class Drift:
     """Differences in words, and the steps that mend them; without steps nothing can be done from here."""
 
     found: tuple[str, ...] = ()
-    steps: tuple[s.Step, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 def drift(plan: Plan, host: Host) -> Drift:
@@ -34,29 +35,29 @@ def drift(plan: Plan, host: Host) -> Drift:
         difference = _missing(step, host, bridge, nic, plan.lease)
         if difference:
             found.append(difference)
-        if difference or (anew and isinstance(step, s.SetSysctl)):
+        if difference or (anew and isinstance(step, interfaces.SetSysctl)):
             steps.append(step)
     if anew and not nic.up:  # it has been unplugged, and is another one to the kernel
-        steps.append(s.SetUp(nic.name))
+        steps.append(interfaces.SetUp(nic.name))
     strays, back = _strays(plan, host)
     changed = _changed(plan, nic, bridge)
     words = [*found, *strays, *[f"{step.dev} had another {_kind(step)}" for step in changed]]
     return Drift(tuple(words), (*steps, *changed, *back))
 
 
-def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link, lease: Leased | None) -> str:
+def _missing(step: Step, host: Host, bridge: Link | None, nic: Link, lease: Leased | None) -> str:
     """What is not as `step` left it; "" when it is, or need not be."""
     match step:
-        case s.AddBridge(name):
+        case interfaces.AddBridge(name):
             return f"the bridge {name} is gone" if bridge is None else ""
-        case s.SetUp(dev):
+        case interfaces.SetUp(dev):
             link = nic if dev == nic.name else bridge
             return f"{dev} is down" if link is None or not link.up else ""
-        case s.SetAlias(dev, alias):
+        case interfaces.SetAlias(dev, alias):
             return f"{dev} is not marked as ours" if nic.alias != alias else ""
-        case s.Enslave(dev, name):
+        case interfaces.Enslave(dev, name):
             return f"{dev} is not a port of {name}" if bridge is None or nic.master != bridge.index else ""
-        case s.AddAddress(address):
+        case moves.AddAddress(address):
             leased = lease is not None and address.interface.ip == lease.address  # renewed, while we run
             lasting = address.valid is None or leased or bridge is None
             there = {known.interface for known in host.addresses_of(address.dev)}
@@ -65,49 +66,49 @@ def _missing(step: s.Step, host: Host, bridge: Link | None, nic: Link, lease: Le
                 if lasting and address.interface not in there
                 else ""
             )
-        case s.AddRule(rule):
+        case moves.AddRule(rule):
             return (
                 f"the rule of priority {rule.get('FRA_PRIORITY')} is gone" if rule not in host.rules else ""
             )
-        case s.AddRoute(route):
+        case moves.AddRoute(route):
             lasting = route.expires is None or bridge is None
             return f"the route {route.dst} is gone" if lasting and not _has(host, route) else ""
     return ""
 
 
-def _strays(plan: Plan, host: Host) -> tuple[list[str], list[s.Step]]:
+def _strays(plan: Plan, host: Host) -> tuple[list[str], list[Step]]:
     """What somebody put on the NIC: it goes to the bridge, unless that has it already."""
     addresses, _ = movable_addresses(host.addresses_of(plan.uplink))
     routes = movable_routes(host.routes_of(plan.uplink))
     there = {known.interface for known in host.addresses_of(plan.bridge)}
-    planned = {step.address.interface for step in plan.steps if isinstance(step, s.AddAddress)}
-    steps: list[s.Step] = [
-        s.AddAddress(on_bridge(address, plan.bridge))
+    planned = {step.address.interface for step in plan.steps if isinstance(step, moves.AddAddress)}
+    steps: list[Step] = [
+        moves.AddAddress(on_bridge(address, plan.bridge))
         for address in addresses
         if address.interface not in there | planned
     ]
     moved = [via_bridge(route, plan.uplink, plan.bridge) for route in routes]
-    steps += [s.AddRoute(route) for route in moved if not _has(host, route)]
-    steps += [s.DelRoute(route) for route in reversed(routes)]
-    steps += [s.DelAddress(address) for address in reversed(addresses)]
+    steps += [moves.AddRoute(route) for route in moved if not _has(host, route)]
+    steps += [moves.DelRoute(route) for route in reversed(routes)]
+    steps += [moves.DelAddress(address) for address in reversed(addresses)]
     words = [f"{address.interface} is on {plan.uplink}" for address in addresses]
     return words or [f"the route {route.dst} uses {plan.uplink}" for route in routes], steps
 
 
-def _changed(plan: Plan, nic: Link, bridge: Link | None) -> list[s.SetMac | s.SetMtu]:
-    made = next((step for step in plan.steps if isinstance(step, s.AddBridge)), None)
-    steps: list[s.SetMac | s.SetMtu] = []
+def _changed(plan: Plan, nic: Link, bridge: Link | None) -> list[interfaces.SetMac | interfaces.SetMtu]:
+    made = next((step for step in plan.steps if isinstance(step, interfaces.AddBridge)), None)
+    steps: list[interfaces.SetMac | interfaces.SetMtu] = []
     for link in (nic, bridge) if made is not None else ():
         if link is not None and made is not None:
             if link.mac != made.mac:
-                steps.append(s.SetMac(link.name, made.mac, link.mac))
+                steps.append(interfaces.SetMac(link.name, made.mac, link.mac))
             if link.mtu != made.mtu:
-                steps.append(s.SetMtu(link.name, made.mtu, link.mtu))
+                steps.append(interfaces.SetMtu(link.name, made.mtu, link.mtu))
     return steps
 
 
-def _kind(step: s.SetMac | s.SetMtu) -> str:
-    return "MAC" if isinstance(step, s.SetMac) else "MTU"
+def _kind(step: interfaces.SetMac | interfaces.SetMtu) -> str:
+    return "MAC" if isinstance(step, interfaces.SetMac) else "MTU"
 
 
 def _has(host: Host, route: Route) -> bool:

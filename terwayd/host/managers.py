@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from terwayd.host import commands
-from terwayd.host import steps as s
 from terwayd.host.lease import Leased
+from terwayd.host.steps import Step
 
 _PODS = "tw*"  # the host's ends of the pods' interfaces
 
@@ -59,8 +59,8 @@ class Found:
 class Held:
     """The steps that hold the managers: `early` before all others, `late` when the addresses have moved."""
 
-    early: tuple[s.Step, ...] = ()
-    late: tuple[s.Step, ...] = ()
+    early: tuple[Step, ...] = ()
+    late: tuple[Step, ...] = ()
     lease: Leased | None = None
     userspace_ra: bool = False
 
@@ -71,10 +71,10 @@ def hold(found: Found, nic: str, bridge: str, dns: tuple[str, ...] = ()) -> Held
     `dns` are name servers in place of the NIC's.
     """
     # A client would put back the addresses that it sees go, or take the name servers out of resolv.conf.
-    early: list[s.Step] = [
+    early: list[Step] = [
         commands.StopClient(client.name, nic, back=_start(client, nic, found)) for client in found.clients
     ]
-    late: list[s.Step] = []
+    late: list[Step] = []
     if found.networkd:
         early.append(commands.WriteFile(NETWORKD_FILE, _networkd(nic, bridge)))
         reload = ("networkctl", "reload")

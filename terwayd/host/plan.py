@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface
 
 from terwayd.errors import Refused
-from terwayd.host import steps as s
+from terwayd.host import interfaces, moves
 from terwayd.host.lease import Leased
 from terwayd.host.managers import Held
+from terwayd.host.steps import Step, undo
 from terwayd.host.uplink import uplink_alias
 from terwayd.model import (
     IFA_F_NOPREFIXROUTE,
@@ -91,7 +92,7 @@ class Plan:
 
     uplink: str
     bridge: str
-    steps: tuple[s.Step, ...]
+    steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()
     lease: Leased | None = None
 
@@ -103,7 +104,7 @@ def plan(
     held: Held = Held(),  # noqa: B008 - frozen
     *,
     mtu: int = 0,
-    given: tuple[s.Step, ...] = (),
+    given: tuple[Step, ...] = (),
 ) -> Plan:
     """The steps that put `nic` under a new `bridge` and move what it has onto it, its managers `held`.
 
@@ -136,32 +137,32 @@ def plan(
     mode = f"net/ipv6/conf/{nic.name}/addr_gen_mode"
 
     mtu = mtu or nic.mtu
-    steps: list[s.Step] = [*held.early]
+    steps: list[Step] = [*held.early]
     if mtu != nic.mtu:
-        steps.append(s.SetMtu(nic.name, mtu, nic.mtu))
-    steps.append(s.AddBridge(bridge, nic.mac, mtu))
+        steps.append(interfaces.SetMtu(nic.name, mtu, nic.mtu))
+    steps.append(interfaces.AddBridge(bridge, nic.mac, mtu))
     steps += _sysctls(host, nic.name, bridge, ipv6, userspace_ra=held.userspace_ra)
     if ipv6 and nic.up:
-        steps.append(s.SetSysctl(mode, "1", host.sysctls.get(mode, "0")))
-    steps += [s.SetUp(bridge), s.AddPort(bridge, LOCAL_PORT, LOCAL_FREE_END, mtu)]
-    steps += [s.AddAddress(address) for address in onto]
-    steps += [step for step in given if isinstance(step, s.AddAddress)]
-    steps += [s.AddNeighbour(neighbour) for neighbour in neighbours]
-    steps.append(s.SetAlias(nic.name, uplink_alias(bridge), nic.alias))
-    steps += [s.AddRule(_for_bridge(rule, nic.name, bridge)) for rule in rules if not rule.foreign]
-    steps += [s.Divert(nic.name, bridge, LOCAL_FREE_END), s.Enslave(nic.name, bridge)]
-    steps.append(s.EndDivert(nic.name, bridge, LOCAL_FREE_END))
-    deaf = [s.SetSysctl(f"net/ipv6/conf/{nic.name}/disable_ipv6", "1", "0")] if ipv6 else []
+        steps.append(interfaces.SetSysctl(mode, "1", host.sysctls.get(mode, "0")))
+    steps += [interfaces.SetUp(bridge), interfaces.AddPort(bridge, LOCAL_PORT, LOCAL_FREE_END, mtu)]
+    steps += [moves.AddAddress(address) for address in onto]
+    steps += [step for step in given if isinstance(step, moves.AddAddress)]
+    steps += [moves.AddNeighbour(neighbour) for neighbour in neighbours]
+    steps.append(interfaces.SetAlias(nic.name, uplink_alias(bridge), nic.alias))
+    steps += [moves.AddRule(_for_bridge(rule, nic.name, bridge)) for rule in rules if not rule.foreign]
+    steps += [interfaces.Divert(nic.name, bridge, LOCAL_FREE_END), interfaces.Enslave(nic.name, bridge)]
+    steps.append(interfaces.EndDivert(nic.name, bridge, LOCAL_FREE_END))
+    deaf = [interfaces.SetSysctl(f"net/ipv6/conf/{nic.name}/disable_ipv6", "1", "0")] if ipv6 else []
     if not nic.up:  # without IPv6 from the start, and down again before it has that back: it makes no address
-        steps += [*deaf, s.SetUp(nic.name, back=True)]
-    steps += [s.AddRoute(route) for route in moved]
-    steps += [step for step in given if isinstance(step, s.AddRoute)]
-    steps += [s.DelRoute(route) for route in reversed(routes)]
-    steps += [s.DelAddress(address) for address in reversed(addresses)]
+        steps += [*deaf, interfaces.SetUp(nic.name, back=True)]
+    steps += [moves.AddRoute(route) for route in moved]
+    steps += [step for step in given if isinstance(step, moves.AddRoute)]
+    steps += [moves.DelRoute(route) for route in reversed(routes)]
+    steps += [moves.DelAddress(address) for address in reversed(addresses)]
     if nic.up:
         steps += deaf
     if _strict(host, nic.name):
-        steps.append(s.SetSysctl(_RP_FILTER.format(bridge), "1", _LOOSE))
+        steps.append(interfaces.SetSysctl(_RP_FILTER.format(bridge), "1", _LOOSE))
     steps += held.late
     finite = {address.interface.ip for address in addresses if address.valid is not None}
     lease = held.lease if held.lease is not None and held.lease.address in finite else None
@@ -237,12 +238,12 @@ def _strict(host: Host, nic: str) -> bool:
     return max(values) == "1"
 
 
-def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool, *, userspace_ra: bool) -> list[s.Step]:
+def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool, *, userspace_ra: bool) -> list[Step]:
     """What the NIC has different from the default that a new interface gets.
 
     `userspace_ra`: the NIC's manager listens to IPv6 routers itself; on the bridge the kernel does.
     """
-    steps: list[s.Step] = []
+    steps: list[Step] = []
     for key in COPIED_SYSCTLS:
         value = host.sysctls.get(key.format(nic))
         if userspace_ra and key == "net/ipv6/conf/{}/accept_ra":
@@ -250,36 +251,38 @@ def _sysctls(host: Host, nic: str, bridge: str, ipv6: bool, *, userspace_ra: boo
         if key == _RP_FILTER and _strict(host, nic):
             value = _LOOSE  # while packets come in by the bridge and the routes are the NIC's still
         if value is not None and value != host.sysctls.get(key.format("default")):
-            steps.append(s.SetSysctl(key.format(bridge), value))
+            steps.append(interfaces.SetSysctl(key.format(bridge), value))
     moves = any(address.link_local for address in host.addresses_of(nic) if address.interface.version == 6)
     if ipv6 and (moves or host.sysctls.get(f"net/ipv6/conf/{nic}/addr_gen_mode", "0") == "1"):
         # Its link-local address is moved onto it, or it has none: it makes none of its own.
-        steps.append(s.SetSysctl(f"net/ipv6/conf/{bridge}/addr_gen_mode", "1"))
+        steps.append(interfaces.SetSysctl(f"net/ipv6/conf/{bridge}/addr_gen_mode", "1"))
     return steps
 
 
-def way_back(current: Plan, host: Host) -> tuple[s.Step, ...]:
+def way_back(current: Plan, host: Host) -> tuple[Step, ...]:
     """The steps that undo `current` on `host`: the inverses, last first.
 
     What the bridge has learned of its neighbours goes to the NIC as soon as that has its addresses:
     a question asked on the NIC before it leaves the bridge would be answered on the bridge.  A leased
     address goes back with the time that it has left.
     """
-    steps = tuple(_with_time_left(step, host, current) for step in s.undo(current.steps))
-    first = next((n for n, step in enumerate(steps) if isinstance(step, s.AddRoute | s.DelRoute)), len(steps))
+    steps = tuple(_with_time_left(step, host, current) for step in undo(current.steps))
+    first = next(
+        (n for n, step in enumerate(steps) if isinstance(step, moves.AddRoute | moves.DelRoute)), len(steps)
+    )
     learned = [
-        s.AddNeighbour(replace(n, dev=current.uplink)) for n in host.neighbours if n.dev == current.bridge
+        moves.AddNeighbour(replace(n, dev=current.uplink)) for n in host.neighbours if n.dev == current.bridge
     ]
     return (*steps[:first], *learned, *steps[first:])
 
 
-def _with_time_left(step: s.Step, host: Host, current: Plan) -> s.Step:
-    if not isinstance(step, s.AddAddress) or step.address.valid is None:
+def _with_time_left(step: Step, host: Host, current: Plan) -> Step:
+    if not isinstance(step, moves.AddAddress) or step.address.valid is None:
         return step
     for dev in (current.bridge, current.uplink):
         for known in host.addresses_of(dev):
             if known.interface == step.address.interface:
-                return s.AddAddress(replace(step.address, valid=known.valid, preferred=known.preferred))
+                return moves.AddAddress(replace(step.address, valid=known.valid, preferred=known.preferred))
     return step
 
 
@@ -294,17 +297,17 @@ def readdressed(current: Plan, old: IPv4Interface, new: IPv4Interface, router: I
 
 
 def _readdressed(
-    step: s.Step,
+    step: Step,
     old: IPv4Interface,
     new: IPv4Interface,
     before: IPv4Address | None,
     router: IPv4Address | None,
-) -> s.Step:
+) -> Step:
     match step:
-        case s.AddAddress(address) | s.DelAddress(address) if address.interface == old:
+        case moves.AddAddress(address) | moves.DelAddress(address) if address.interface == old:
             broadcast = new.network.broadcast_address if address.broadcast is not None else None
             return type(step)(replace(address, interface=new, broadcast=broadcast))
-        case s.AddRoute(route) | s.DelRoute(route):
+        case moves.AddRoute(route) | moves.DelRoute(route):
             same_net = route.dst == old.network
             return type(step)(
                 replace(

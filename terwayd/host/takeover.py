@@ -20,10 +20,12 @@ from terwayd.host import addressing, adopt, dead_man, dependants, find_dependant
 from terwayd.host import apply as do
 from terwayd.host.commands import Run, StopClient
 from terwayd.host.drift import Drift, drift
+from terwayd.host.interfaces import Release
 from terwayd.host.lease import Leased
 from terwayd.host.managers import hold
+from terwayd.host.moves import AddAddress, AddRoute
 from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
-from terwayd.host.steps import AddAddress, AddRoute, Release, Step, undo
+from terwayd.host.steps import Step, undo
 from terwayd.host.uplink import find_uplink
 from terwayd.kernel import firewall, local
 from terwayd.kernel.netlink import Netlink

@@ -27,8 +27,8 @@ from terwayd.config import Config, HostConfig
 from terwayd.errors import HostError, Refused, RolledBack, TerwayError
 from terwayd.host import apply
 from terwayd.host.drift import drift
+from terwayd.host.moves import DelAddress
 from terwayd.host.plan import Plan
-from terwayd.host.steps import DelAddress
 from terwayd.host.takeover import Takeover
 from terwayd.kernel.netlink import Netlink
 from terwayd.store import Store, TakeoverRecord

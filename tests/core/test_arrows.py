@@ -42,6 +42,8 @@ PURE = [
         "terwayd.host.addressing",
         "terwayd.host.commands",
         "terwayd.host.dependants",
+        "terwayd.host.interfaces",
+        "terwayd.host.moves",
         "terwayd.host.steps",
         "terwayd.host.uplink",
         "terwayd.pods",

@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from terwayd import codec
-from terwayd.host import steps as s
+from terwayd.host import interfaces, moves
 from terwayd.host.plan import Plan
+from terwayd.host.steps import Step
 from terwayd.model import Address, Hop, Neighbour, Route
 from terwayd.pods.identity import Attachment
 
-KINDS: tuple[type, ...] = typing.get_args(s.Step)
+KINDS: tuple[type, ...] = typing.get_args(Step)
 PLANS = st.from_type(Plan)
 QUICK = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -40,7 +41,7 @@ def test_a_plan_comes_back_as_it_was(plan: Plan) -> None:
 def test_every_step_comes_back_alone(kind: type) -> None:
     @QUICK  # type: ignore[misc]
     @given(st.from_type(kind))  # type: ignore[misc]
-    def comes_back(step: s.Step) -> None:
+    def comes_back(step: Step) -> None:
         plan = Plan("eth0", "mybr0", (step,))
         assert codec.decode(Plan, through_json(plan)).steps == (step,)
 
@@ -56,10 +57,10 @@ def test_the_types_come_back_too() -> None:
         metrics=(("RTAX_MTU", 1400),),
         hops=(Hop("eth0", IPv4Address("192.0.2.1")),),
     )
-    back = codec.decode(Plan, through_json(Plan("", "", (s.AddAddress(address), s.AddRoute(route)))))
+    back = codec.decode(Plan, through_json(Plan("", "", (moves.AddAddress(address), moves.AddRoute(route)))))
     added, routed = back.steps
-    assert isinstance(added, s.AddAddress)
-    assert isinstance(routed, s.AddRoute)
+    assert isinstance(added, moves.AddAddress)
+    assert isinstance(routed, moves.AddRoute)
     assert type(added.address.interface) is IPv4Interface
     assert type(added.address.broadcast) is IPv4Address
     assert type(routed.route.dst) is IPv6Network
@@ -69,7 +70,11 @@ def test_the_types_come_back_too() -> None:
 
 
 def test_what_is_written_is_named() -> None:
-    assert codec.encode(s.Enslave("eth0", "mybr0")) == {"is": "Enslave", "dev": "eth0", "bridge": "mybr0"}
+    assert codec.encode(interfaces.Enslave("eth0", "mybr0")) == {
+        "is": "Enslave",
+        "dev": "eth0",
+        "bridge": "mybr0",
+    }
 
 
 POD = Attachment(
@@ -93,7 +98,7 @@ def test_an_attachment_comes_back_as_it_was() -> None:
 
 
 GOOD = codec.encode(POD)
-PLAN = codec.encode(Plan("eth0", "mybr0", (s.SetUp("mybr0"),)))
+PLAN = codec.encode(Plan("eth0", "mybr0", (interfaces.SetUp("mybr0"),)))
 
 
 @pytest.mark.parametrize(

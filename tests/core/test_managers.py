@@ -8,12 +8,13 @@ from ipaddress import IPv4Address, IPv4Interface
 import pytest
 
 from terwayd import codec
-from terwayd.host import steps as s
+from terwayd.host import interfaces, moves
 from terwayd.host.commands import RemoveFile, Run, StartClient, StopClient, WriteFile
 from terwayd.host.drift import drift
 from terwayd.host.lease import Leased
 from terwayd.host.managers import IFUPDOWN_FILE, NETWORKD_FILE, NM_FILE, Client, Found, Held, hold
 from terwayd.host.plan import Plan, plan, readdressed, way_back
+from terwayd.host.steps import Step, undo
 from terwayd.model import Host
 from tests.core.hosts import ETH0, address, connected, host, route
 
@@ -42,7 +43,7 @@ def made(found: Found, there: Host = DYNAMIC) -> Plan:
     return plan(there, ETH0, "mybr0", hold(found, "eth0", "mybr0"))
 
 
-def commands(steps: tuple[s.Step, ...]) -> list[str]:
+def commands(steps: tuple[Step, ...]) -> list[str]:
     return [str(step) for step in steps]
 
 
@@ -116,7 +117,7 @@ def test_where_nobody_manages_nothing_is_done() -> None:
 def test_what_holds_a_manager_and_lets_it_go(found: Found, there: list[str], back: list[str]) -> None:
     held = hold(found, "eth0", "mybr0")
     assert commands((*held.early, *held.late)) == there
-    assert commands(s.undo((*held.early, *held.late))) == back
+    assert commands(undo((*held.early, *held.late))) == back
 
 
 def test_managers_are_told_when_the_addresses_have_moved() -> None:
@@ -126,7 +127,7 @@ def test_managers_are_told_when_the_addresses_have_moved() -> None:
     assert isinstance(steps[0], StopClient)
     assert written == list(range(1, len(written) + 1))
     assert told == list(range(len(steps) - len(told), len(steps)))
-    assert any(isinstance(step, s.DelAddress) for step in steps[: told[0]])
+    assert any(isinstance(step, moves.DelAddress) for step in steps[: told[0]])
 
 
 def test_managers_are_told_last_on_the_way_back() -> None:
@@ -135,7 +136,12 @@ def test_managers_are_told_last_on_the_way_back() -> None:
     told = kinds.index(StartClient)
     assert set(kinds[told:]) <= {Run, StartClient, WriteFile}
     assert kinds[:told].count(RemoveFile) == 3
-    assert kinds.index(s.AddAddress) < kinds.index(s.Release) < kinds.index(s.DelLink) < told
+    assert (
+        kinds.index(moves.AddAddress)
+        < kinds.index(interfaces.Release)
+        < kinds.index(interfaces.DelLink)
+        < told
+    )
 
 
 def test_a_plan_with_managers_and_a_lease_goes_through_the_journal() -> None:
@@ -154,21 +160,23 @@ def test_a_manager_that_hears_the_routers_itself_leaves_that_to_the_kernel_on_th
     keys |= {"net/ipv6/conf/default/accept_ra": "0"}
     there = host(addresses=(LEASED,), routes=ROUTES, sysctls=keys)
     key = "net/ipv6/conf/mybr0/accept_ra"
-    assert s.SetSysctl(key, "1") in made(Found(userspace_ra=True), there).steps
+    assert interfaces.SetSysctl(key, "1") in made(Found(userspace_ra=True), there).steps
     assert not [
-        x for x in made(Found(networkd=True), there).steps if isinstance(x, s.SetSysctl) and x.key == key
+        x
+        for x in made(Found(networkd=True), there).steps
+        if isinstance(x, interfaces.SetSysctl) and x.key == key
     ]
     forwarding = replace(there, sysctls=keys | {"net/ipv6/conf/eth0/forwarding": "1"})
-    assert s.SetSysctl(key, "2") in made(Found(userspace_ra=True), forwarding).steps
+    assert interfaces.SetSysctl(key, "2") in made(Found(userspace_ra=True), forwarding).steps
 
 
 def test_a_leased_address_goes_back_with_the_time_it_has_left() -> None:
     wanted = made(ALL)
     later = host(addresses=(address("192.0.2.10/24", "mybr0", valid=37, preferred=36),))
-    given = [step.address for step in way_back(wanted, later) if isinstance(step, s.AddAddress)]
+    given = [step.address for step in way_back(wanted, later) if isinstance(step, moves.AddAddress)]
     assert [(a.dev, a.valid, a.preferred) for a in given] == [("eth0", 37, 36)]
     static = plan(host(addresses=(address("192.0.2.10/24"),), routes=ROUTES), ETH0, "mybr0")
-    given = [step.address for step in way_back(static, later) if isinstance(step, s.AddAddress)]
+    given = [step.address for step in way_back(static, later) if isinstance(step, moves.AddAddress)]
     assert [a.valid for a in given] == [None]
 
 
@@ -176,11 +184,11 @@ def test_changing_lifetimes_are_no_drift_and_a_leased_address_that_is_gone_is() 
     wanted = made(ALL)
     bridge = replace(ETH0, index=5, name="mybr0", kind="bridge")
     nic = replace(ETH0, master=5, alias="terwayd uplink of mybr0")
-    onto = [step.address for step in wanted.steps if isinstance(step, s.AddAddress)]
+    onto = [step.address for step in wanted.steps if isinstance(step, moves.AddAddress)]
     there = Host(
         links=(nic, bridge),
         addresses=tuple(replace(a, valid=7, preferred=7) for a in onto),
-        routes=tuple(step.route for step in wanted.steps if isinstance(step, s.AddRoute)),
+        routes=tuple(step.route for step in wanted.steps if isinstance(step, moves.AddRoute)),
     )
     assert drift(wanted, there).found == ()
     assert drift(wanted, replace(there, addresses=())).found == ("192.0.2.10/24 is not on mybr0",)
@@ -189,7 +197,7 @@ def test_changing_lifetimes_are_no_drift_and_a_leased_address_that_is_gone_is() 
 def test_another_address_takes_the_routes_along() -> None:
     old, new = IPv4Interface("192.0.2.10/24"), IPv4Interface("198.51.100.7/25")
     moved = readdressed(made(ALL), old, new, IPv4Address("198.51.100.1"))
-    text = "\n".join(str(step) for step in moved.steps if not isinstance(step, s.AddNeighbour))
+    text = "\n".join(str(step) for step in moved.steps if not isinstance(step, moves.AddNeighbour))
     assert "192.0.2." not in text
     assert "ip route prepend 198.51.100.0/25 dev mybr0 proto kernel scope link src 198.51.100.7" in text
     assert "ip route prepend default via 198.51.100.1 dev mybr0 proto dhcp src 198.51.100.7" in text

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from terwayd.errors import Refused
-from terwayd.host import steps as s
+from terwayd.host import interfaces, moves
 from terwayd.host.plan import Plan, plan
+from terwayd.host.steps import Step, undo
 from terwayd.model import Address, Hop, Host, Neighbour, Route
 from tests.core.hosts import ETH0, ETH1, LO, MAC, address, connected, host, route
 
@@ -77,7 +78,7 @@ def commands(made: Plan) -> list[str]:
 def places(made: Plan, kind: type | tuple[type, ...], dev: str = "") -> list[int]:
     """Where the steps of a kind stand, of those that are about `dev`."""
 
-    def about(step: s.Step) -> bool:
+    def about(step: Step) -> bool:
         thing = getattr(step, "address", None) or getattr(step, "route", None) or step
         names = {getattr(thing, "dev", ""), *(hop.dev for hop in getattr(thing, "hops", ()))}
         return not dev or dev in names
@@ -100,36 +101,42 @@ def test_the_golden_plan() -> None:
 def assert_in_order(made: Plan) -> None:
     """What keeps the host reachable."""
     bridge, nic = made.bridge, made.uplink
-    assert isinstance(made.steps[0], s.AddBridge)
-    enslaved = places(made, s.Enslave)
+    assert isinstance(made.steps[0], interfaces.AddBridge)
+    enslaved = places(made, interfaces.Enslave)
     assert len(enslaved) == 1
-    before = places(made, (s.AddAddress, s.AddNeighbour), bridge)
-    assert ordered(places(made, s.AddBridge), places(made, s.SetUp), before)
-    added, deleted = places(made, s.AddRoute, bridge), places(made, s.DelRoute, nic)
-    assert ordered(before, enslaved, added, deleted, places(made, s.DelAddress, nic))
+    before = places(made, (moves.AddAddress, moves.AddNeighbour), bridge)
+    assert ordered(places(made, interfaces.AddBridge), places(made, interfaces.SetUp), before)
+    added, deleted = places(made, moves.AddRoute, bridge), places(made, moves.DelRoute, nic)
+    assert ordered(before, enslaved, added, deleted, places(made, moves.DelAddress, nic))
     assert ordered(
-        places(made, s.AddPort), places(made, s.Divert), enslaved, places(made, s.EndDivert), added
+        places(made, interfaces.AddPort),
+        places(made, interfaces.Divert),
+        enslaved,
+        places(made, interfaces.EndDivert),
+        added,
     )
-    assert not places(made, (s.AddAddress, s.AddNeighbour, s.AddRoute), nic), "nothing new is put on the NIC"
-    assert not places(made, (s.DelAddress, s.DelRoute), bridge), "nothing of the bridge is taken away"
+    assert not places(made, (moves.AddAddress, moves.AddNeighbour, moves.AddRoute), nic), (
+        "nothing new is put on the NIC"
+    )
+    assert not places(made, (moves.DelAddress, moves.DelRoute), bridge), "nothing of the bridge is taken away"
 
 
 def assert_palindrome(made: Plan) -> None:
     """The way back gives the NIC everything before it leaves the bridge, and the bridge goes last."""
-    back = Plan(made.uplink, made.bridge, s.undo(made.steps))
-    nic = places(back, (s.AddAddress, s.AddRoute), made.uplink)
-    gone = places(back, (s.DelRoute, s.DelAddress), made.bridge)
-    released = places(back, s.Release)
-    assert ordered(nic, places(back, s.DelRoute, made.bridge), released)
-    assert ordered(places(back, s.Divert), released, places(back, s.EndDivert))
-    assert ordered(released, places(back, s.DelAddress, made.bridge))
-    assert isinstance(back.steps[-1], s.DelLink)
+    back = Plan(made.uplink, made.bridge, undo(made.steps))
+    nic = places(back, (moves.AddAddress, moves.AddRoute), made.uplink)
+    gone = places(back, (moves.DelRoute, moves.DelAddress), made.bridge)
+    released = places(back, interfaces.Release)
+    assert ordered(nic, places(back, moves.DelRoute, made.bridge), released)
+    assert ordered(places(back, interfaces.Divert), released, places(back, interfaces.EndDivert))
+    assert ordered(released, places(back, moves.DelAddress, made.bridge))
+    assert isinstance(back.steps[-1], interfaces.DelLink)
     assert len(gone) == len(nic)
     order = [step.inverse() for step in reversed(back.steps)]
     assert [step for step in order if step in made.steps] == [
         step
         for step in made.steps
-        if step.inverse() is not None and not isinstance(step, s.AddBridge | s.AddPort)
+        if step.inverse() is not None and not isinstance(step, interfaces.AddBridge | interfaces.AddPort)
     ]
 
 
@@ -173,19 +180,19 @@ def test_any_plan_is_in_order_and_moves_all(there: Host) -> None:
 
 
 def added_addresses(made: Plan) -> list[Address]:
-    return [step.address for step in made.steps if isinstance(step, s.AddAddress)]
+    return [step.address for step in made.steps if isinstance(step, moves.AddAddress)]
 
 
 def deleted_addresses(made: Plan) -> list[Address]:
-    return [step.address for step in made.steps if isinstance(step, s.DelAddress)]
+    return [step.address for step in made.steps if isinstance(step, moves.DelAddress)]
 
 
 def added_routes(made: Plan) -> list[Route]:
-    return [step.route for step in made.steps if isinstance(step, s.AddRoute)]
+    return [step.route for step in made.steps if isinstance(step, moves.AddRoute)]
 
 
 def deleted_routes(made: Plan) -> list[Route]:
-    return [step.route for step in made.steps if isinstance(step, s.DelRoute)]
+    return [step.route for step in made.steps if isinstance(step, moves.DelRoute)]
 
 
 def test_what_is_not_the_nics_stays() -> None:
@@ -233,7 +240,7 @@ def test_the_order_of_what_is_equal_stays() -> None:
     made = planned(host(addresses=(first, second), routes=(best, other)))
     assert [new.interface for new in added_addresses(made)] == [second.interface, first.interface]
     assert [new.gateway for new in added_routes(made)] == [other.gateway, best.gateway]
-    back = Plan("eth0", "mybr0", s.undo(made.steps))
+    back = Plan("eth0", "mybr0", undo(made.steps))
     assert added_addresses(back) == [second, first]
     assert added_routes(back) == [other, best]
 
@@ -261,7 +268,7 @@ def test_without_ipv6_nothing_of_ipv6_is_touched() -> None:
         if value is not None:
             sysctls |= {"net/ipv6/conf/eth0/disable_ipv6": value, "net/ipv6/conf/default/disable_ipv6": value}
         made = planned(host(addresses=(address("192.0.2.10/24"),), routes=(), sysctls=sysctls))
-        lines = [str(step) for step in made.steps if not isinstance(step, s.AddPort)]
+        lines = [str(step) for step in made.steps if not isinstance(step, interfaces.AddPort)]
         assert not [line for line in lines if "ipv6" in line or "-6" in line]
 
 
@@ -278,12 +285,12 @@ def test_settings_of_the_nic_hold_on_the_bridge_before_it_is_up() -> None:
         at for at, line in enumerate(commands(made)) if line.startswith("sysctl -w net/") and "mybr0" in line
     ]
     assert "sysctl -w net/ipv6/conf/mybr0/accept_ra=2" in commands(made)
-    assert ordered(set_, places(made, s.SetUp))
+    assert ordered(set_, places(made, interfaces.SetUp))
 
 
 def test_the_mtu_is_the_nics() -> None:
     made = plan(host(links=(LO, ETH0, ETH1)), ETH1, "br-lan")
-    assert made.steps[0] == s.AddBridge("br-lan", ETH1.mac, 9000)
+    assert made.steps[0] == interfaces.AddBridge("br-lan", ETH1.mac, 9000)
 
 
 def test_a_host_without_a_gateway_or_an_address() -> None:

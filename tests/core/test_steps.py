@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from terwayd.host import steps as s
+from terwayd.host import interfaces, moves
+from terwayd.host.steps import Step, undo
 from terwayd.model import Hop, Neighbour
 from tests.core.hosts import address, route
 
@@ -29,68 +30,73 @@ HOPS = (
     ("step", "command"),
     [
         (
-            s.AddBridge("mybr0", "52:54:00:77:00:03", 1400),
+            interfaces.AddBridge("mybr0", "52:54:00:77:00:03", 1400),
             "ip link add mybr0 address 52:54:00:77:00:03 mtu 1400 type bridge"
             " stp_state 0 forward_delay 0 mcast_snooping 0",
         ),
-        (s.DelLink("mybr0"), "ip link del mybr0"),
-        (s.SetUp("mybr0"), "ip link set mybr0 up"),
-        (s.SetAlias("eth0", "terwayd uplink", ""), "ip link set eth0 alias 'terwayd uplink'"),
-        (s.Enslave("eth0", "mybr0"), "ip link set eth0 master mybr0"),
+        (interfaces.DelLink("mybr0"), "ip link del mybr0"),
+        (interfaces.SetUp("mybr0"), "ip link set mybr0 up"),
+        (interfaces.SetAlias("eth0", "terwayd uplink", ""), "ip link set eth0 alias 'terwayd uplink'"),
+        (interfaces.Enslave("eth0", "mybr0"), "ip link set eth0 master mybr0"),
         (
-            s.AddPort("mybr0", "tw1", "tw2", 1400),
+            interfaces.AddPort("mybr0", "tw1", "tw2", 1400),
             "ip link add tw1 mtu 1400 type veth peer name tw2 mtu 1400;"
             " sysctl -qw net/ipv6/conf/tw1/disable_ipv6=1; sysctl -qw net/ipv6/conf/tw2/disable_ipv6=1;"
             " ip link set tw1 master mybr0 up; bridge link set dev tw1 learning off isolated on;"
             " ip link set tw2 up",
         ),
         (
-            s.Divert("eth0", "mybr0", "tw2"),
+            interfaces.Divert("eth0", "mybr0", "tw2"),
             "nft 'table netdev terwayd { chain divert {"
             " type filter hook ingress device eth0 priority -500; fwd to tw2; }; }'",
         ),
         (
-            s.EndDivert("eth0", "mybr0", "tw2"),
+            interfaces.EndDivert("eth0", "mybr0", "tw2"),
             "nft 'add table netdev terwayd; delete table netdev terwayd'",
         ),
-        (s.Release("eth0", "mybr0"), "ip link set eth0 nomaster"),
-        (s.SetSysctl("net/ipv6/conf/eth0.7/accept_ra", "2"), "sysctl -w net/ipv6/conf/eth0.7/accept_ra=2"),
-        (s.AddAddress(ADDRESS), "ip addr add 192.0.2.10/24 brd 192.0.2.255 dev eth0"),
-        (s.DelAddress(ADDRESS), "ip addr del 192.0.2.10/24 dev eth0"),
+        (interfaces.Release("eth0", "mybr0"), "ip link set eth0 nomaster"),
         (
-            s.AddAddress(LABELLED),
+            interfaces.SetSysctl("net/ipv6/conf/eth0.7/accept_ra", "2"),
+            "sysctl -w net/ipv6/conf/eth0.7/accept_ra=2",
+        ),
+        (moves.AddAddress(ADDRESS), "ip addr add 192.0.2.10/24 brd 192.0.2.255 dev eth0"),
+        (moves.DelAddress(ADDRESS), "ip addr del 192.0.2.10/24 dev eth0"),
+        (
+            moves.AddAddress(LABELLED),
             "ip addr add 192.0.2.11/24 brd 192.0.2.255 dev eth0 label eth0:1",
         ),
-        (s.AddAddress(PEER), "ip addr add 192.0.2.10 peer 198.51.100.7/32 dev eth0"),
+        (moves.AddAddress(PEER), "ip addr add 192.0.2.10 peer 198.51.100.7/32 dev eth0"),
         (
-            s.AddAddress(LEASED),
+            moves.AddAddress(LEASED),
             "ip addr add 192.0.2.10/24 brd 192.0.2.255 dev eth0 metric 7 valid_lft 600 preferred_lft 300",
         ),
-        (s.AddAddress(V6), "ip addr add 2001:db8::10/64 dev eth0 noprefixroute nodad"),
+        (moves.AddAddress(V6), "ip addr add 2001:db8::10/64 dev eth0 noprefixroute nodad"),
         (
-            s.AddAddress(address("fe80::10/64", scope=253)),
+            moves.AddAddress(address("fe80::10/64", scope=253)),
             "ip addr add fe80::10/64 dev eth0 scope link nodad",
         ),
         (
-            s.AddNeighbour(Neighbour("mybr0", ip_address("192.0.2.1"), "02:00:00:00:00:01")),
+            moves.AddNeighbour(Neighbour("mybr0", ip_address("192.0.2.1"), "02:00:00:00:00:01")),
             "ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev mybr0 nud stale",
         ),
         (
-            s.AddNeighbour(Neighbour("mybr0", ip_address("fe80::1"), "02:00:00:00:00:01", permanent=True)),
+            moves.AddNeighbour(
+                Neighbour("mybr0", ip_address("fe80::1"), "02:00:00:00:00:01", permanent=True)
+            ),
             "ip neigh replace fe80::1 lladdr 02:00:00:00:00:01 dev mybr0 nud permanent",
         ),
-        (s.AddRoute(ROUTE), "ip route prepend default via 192.0.2.1 dev eth0 proto boot"),
-        (s.DelRoute(ROUTE), "ip route del default via 192.0.2.1 dev eth0 proto boot"),
+        (moves.AddRoute(ROUTE), "ip route prepend default via 192.0.2.1 dev eth0 proto boot"),
+        (moves.DelRoute(ROUTE), "ip route del default via 192.0.2.1 dev eth0 proto boot"),
         (
-            s.AddRoute(route("::/0", "fe80::1", proto=9)),
+            moves.AddRoute(route("::/0", "fe80::1", proto=9)),
             "ip -6 route prepend default via fe80::1 dev eth0 proto ra metric 1024",
         ),
         (
-            s.AddRoute(route("10.0.0.0/8", "fe80::1", table=100, proto=4, flags=4)),
+            moves.AddRoute(route("10.0.0.0/8", "fe80::1", table=100, proto=4, flags=4)),
             "ip route prepend 10.0.0.0/8 via inet6 fe80::1 dev eth0 table 100 proto static onlink",
         ),
         (
-            s.DelRoute(
+            moves.DelRoute(
                 route(
                     "192.0.2.0/24",
                     proto=2,
@@ -103,29 +109,29 @@ HOPS = (
             " mtu 1400 advmss 1300",
         ),
         (
-            s.AddRoute(route("10.0.0.0/8", dev="", scope=0, hops=HOPS, proto=99)),
+            moves.AddRoute(route("10.0.0.0/8", dev="", scope=0, hops=HOPS, proto=99)),
             "ip route prepend 10.0.0.0/8 proto 99 nexthop via 192.0.2.1 dev eth0 weight 2"
             " nexthop via 192.0.2.2 dev eth1 weight 1 onlink",
         ),
         (
-            s.DelAddress(PEER),
+            moves.DelAddress(PEER),
             "ip addr del 192.0.2.10 peer 198.51.100.7/32 dev eth0",
         ),
         (
-            s.AddAddress(address("2001:db8::10/64", preferred=0)),
+            moves.AddAddress(address("2001:db8::10/64", preferred=0)),
             "ip addr add 2001:db8::10/64 dev eth0 valid_lft forever preferred_lft 0 nodad",
         ),
         (
-            s.AddAddress(address("2001:db8::10/64", flags=0x100, valid=60, preferred=30)),
+            moves.AddAddress(address("2001:db8::10/64", flags=0x100, valid=60, preferred=30)),
             "ip addr add 2001:db8::10/64 dev eth0 valid_lft 60 preferred_lft 30 mngtmpaddr nodad",
         ),
         (
-            s.AddRoute(route("2001:db8:7::/48", "fe80::1", tos=16, pref=1, expires=60)),
+            moves.AddRoute(route("2001:db8:7::/48", "fe80::1", tos=16, pref=1, expires=60)),
             "ip route prepend 2001:db8:7::/48 tos 0x10 via fe80::1 dev eth0 proto boot metric 1024"
             " expires 60 pref high",
         ),
         (
-            s.AddRoute(
+            moves.AddRoute(
                 route(
                     "10.0.0.0/8",
                     "192.0.2.1",
@@ -140,47 +146,55 @@ HOPS = (
             "ip route prepend 10.0.0.0/8 via 192.0.2.1 dev eth0 proto boot mtu lock 1300 features ecn rto_min 100ms",
         ),
         (
-            s.AddRoute(route("10.0.0.0/8", dev="", type=7, scope=0)),
+            moves.AddRoute(route("10.0.0.0/8", dev="", type=7, scope=0)),
             "ip route prepend unreachable 10.0.0.0/8 proto boot",
         ),
     ],
 )
-def test_a_step_prints_as_the_command_for_it(step: s.Step, command: str) -> None:
+def test_a_step_prints_as_the_command_for_it(step: Step, command: str) -> None:
     assert str(step) == command
 
 
-PAIRS: list[tuple[s.Step, s.Step | None]] = [
-    (s.AddBridge("mybr0", "52:54:00:77:00:03", 1400), s.DelLink("mybr0")),
-    (s.DelLink("mybr0"), None),
-    (s.SetUp("mybr0"), None),
-    (s.SetAlias("eth0", "new", "old"), s.SetAlias("eth0", "old", "new")),
-    (s.Enslave("eth0", "mybr0"), s.Release("eth0", "mybr0")),
-    (s.AddPort("mybr0", "tw1", "tw2", 1400), s.DelLink("tw1")),
-    (s.SetSysctl("key", "1", "0"), s.SetSysctl("key", "0", "1")),
-    (s.SetSysctl("key", "1"), None),
-    (s.AddAddress(LEASED), s.DelAddress(LEASED)),
-    (s.AddNeighbour(Neighbour("mybr0", ip_address("192.0.2.1"), "02:00:00:00:00:01")), None),
-    (s.AddRoute(ROUTE), s.DelRoute(ROUTE)),
+PAIRS: list[tuple[Step, Step | None]] = [
+    (interfaces.AddBridge("mybr0", "52:54:00:77:00:03", 1400), interfaces.DelLink("mybr0")),
+    (interfaces.DelLink("mybr0"), None),
+    (interfaces.SetUp("mybr0"), None),
+    (interfaces.SetAlias("eth0", "new", "old"), interfaces.SetAlias("eth0", "old", "new")),
+    (interfaces.Enslave("eth0", "mybr0"), interfaces.Release("eth0", "mybr0")),
+    (interfaces.AddPort("mybr0", "tw1", "tw2", 1400), interfaces.DelLink("tw1")),
+    (interfaces.SetSysctl("key", "1", "0"), interfaces.SetSysctl("key", "0", "1")),
+    (interfaces.SetSysctl("key", "1"), None),
+    (moves.AddAddress(LEASED), moves.DelAddress(LEASED)),
+    (moves.AddNeighbour(Neighbour("mybr0", ip_address("192.0.2.1"), "02:00:00:00:00:01")), None),
+    (moves.AddRoute(ROUTE), moves.DelRoute(ROUTE)),
 ]
 
 
 @pytest.mark.parametrize(("step", "inverse"), PAIRS)
-def test_an_inverse(step: s.Step, inverse: s.Step | None) -> None:
+def test_an_inverse(step: Step, inverse: Step | None) -> None:
     assert step.inverse() == inverse
 
 
-BOTH_WAYS: list[type] = [s.SetAlias, s.SetMac, s.SetMtu, s.Enslave, s.Release, s.SetSysctl, s.Divert]
-BOTH_WAYS += [s.AddAddress, s.DelAddress, s.AddRoute, s.DelRoute]
+BOTH_WAYS: list[type] = [
+    interfaces.SetAlias,
+    interfaces.SetMac,
+    interfaces.SetMtu,
+    interfaces.Enslave,
+    interfaces.Release,
+    interfaces.SetSysctl,
+    interfaces.Divert,
+]
+BOTH_WAYS += [moves.AddAddress, moves.DelAddress, moves.AddRoute, moves.DelRoute]
 
 
 @pytest.mark.parametrize("kind", BOTH_WAYS)
 def test_the_inverse_of_an_inverse_is_the_step(kind: type) -> None:
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))  # type: ignore[misc]
     @given(st.from_type(kind))  # type: ignore[misc]
-    def leads_back(step: s.Step) -> None:
+    def leads_back(step: Step) -> None:
         inverse = step.inverse()
         if inverse is None:
-            assert isinstance(step, s.SetSysctl)
+            assert isinstance(step, interfaces.SetSysctl)
             assert step.before is None
         else:
             assert inverse.inverse() == step
@@ -189,22 +203,22 @@ def test_the_inverse_of_an_inverse_is_the_step(kind: type) -> None:
 
 
 def test_undoing_is_the_inverses_last_first() -> None:
-    steps: tuple[s.Step, ...] = (
-        s.AddBridge("mybr0", "52:54:00:77:00:03", 1500),
-        s.SetUp("mybr0"),
-        s.AddAddress(replace(ADDRESS, dev="mybr0")),
-        s.Enslave("eth0", "mybr0"),
-        s.DelRoute(ROUTE),
-        s.DelAddress(ADDRESS),
-        s.SetSysctl("key", "1", "0"),
-        s.SetSysctl("other", "1"),
+    steps: tuple[Step, ...] = (
+        interfaces.AddBridge("mybr0", "52:54:00:77:00:03", 1500),
+        interfaces.SetUp("mybr0"),
+        moves.AddAddress(replace(ADDRESS, dev="mybr0")),
+        interfaces.Enslave("eth0", "mybr0"),
+        moves.DelRoute(ROUTE),
+        moves.DelAddress(ADDRESS),
+        interfaces.SetSysctl("key", "1", "0"),
+        interfaces.SetSysctl("other", "1"),
     )
-    assert s.undo(steps) == (
-        s.SetSysctl("key", "0", "1"),
-        s.AddAddress(ADDRESS),
-        s.AddRoute(ROUTE),
-        s.Release("eth0", "mybr0"),
-        s.DelAddress(replace(ADDRESS, dev="mybr0")),
-        s.DelLink("mybr0"),
+    assert undo(steps) == (
+        interfaces.SetSysctl("key", "0", "1"),
+        moves.AddAddress(ADDRESS),
+        moves.AddRoute(ROUTE),
+        interfaces.Release("eth0", "mybr0"),
+        moves.DelAddress(replace(ADDRESS, dev="mybr0")),
+        interfaces.DelLink("mybr0"),
     )
-    assert s.undo(()) == ()
+    assert undo(()) == ()
