@@ -74,7 +74,7 @@ class Node:
         self._pods_worker = Worker()  # so that no ADD waits for a look at the host
         self._takeover = Takeover(store, config)
         self._guard = Guard(self._worker, self._takeover, self.metrics)
-        self._probation = Probation(self._takeover, on_over=lambda: self.spawn(self._roll_back()))
+        self._probation = Probation(self._takeover.journal, on_over=lambda: self.spawn(self._roll_back()))
         self.firewall = Firewall(
             config.host.bridge, antispoof=config.pods.antispoof, on_repair=self._guard.repaired
         )

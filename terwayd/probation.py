@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from terwayd.errors import HostError
-from terwayd.host.takeover import Takeover
+from terwayd.host.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 class Probation:
     """The time that is left to confirm; `on_over` is called when it is over."""
 
-    def __init__(self, takeover: Takeover, *, on_over: Callable[[], None]) -> None:
-        self._takeover = takeover
+    def __init__(self, journal: Journal, *, on_over: Callable[[], None]) -> None:
+        self._journal = journal
         self._on_over = on_over
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def left(self) -> float | None:
         """Seconds until the takeover is undone for want of confirmation; None: it stands."""
-        return self._takeover.unconfirmed()
+        return self._journal.unconfirmed()
 
     def watch(self) -> None:
         """Wait as long as the takeover says, also one of an earlier run of the daemon."""
@@ -39,7 +39,7 @@ class Probation:
 
     def confirm(self) -> None:
         """Keep the takeover that waits for it.  HostError when none does."""
-        if not self._takeover.confirm():
+        if not self._journal.confirm():
             raise HostError("nothing waits for confirmation", hint="terwayctl status")
         self.watch()
         log.info("confirmed")

@@ -1,8 +1,7 @@
 """The takeover as a transaction: observe, plan, journal, apply, verify; or all of it undone.
 
-The journal holds the whole plan, and is on the disk before the first step.  Since each step may be
-undone without having been done, that is enough to lead back from a crash anywhere.  Everything here
-blocks, and runs in the netlink thread.
+The journal is written before the first step.  Since each step may be undone without having been done, that
+is enough to lead back from a crash anywhere.  Everything here blocks, and runs in the netlink thread.
 """
 
 from __future__ import annotations
@@ -12,30 +11,27 @@ import time
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface
 
-from terwayd import codec
-from terwayd.clock import boottime, epoch
 from terwayd.config import Config
 from terwayd.errors import HostError, RolledBack
-from terwayd.host import addressing, adopt, dead_man, dependants, find_dependants, find_managers, verify
+from terwayd.host import addressing, adopt, dead_man, verify
 from terwayd.host import apply as do
 from terwayd.host.commands import Run, StopClient
 from terwayd.host.drift import Drift, drift
 from terwayd.host.interfaces import Release
+from terwayd.host.journal import Journal
 from terwayd.host.lease import Leased
-from terwayd.host.managers import hold
 from terwayd.host.moves import AddAddress, AddRoute
-from terwayd.host.plan import COPIED_SYSCTLS, NIC_SYSCTLS, Plan, plan, readdressed, way_back
+from terwayd.host.plan import COPIED_SYSCTLS, Plan, plan, readdressed, way_back
+from terwayd.host.prepare import prepare
 from terwayd.host.steps import Step, undo
-from terwayd.host.uplink import find_uplink
 from terwayd.kernel import firewall, local
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.sysctl import read_sysctls
 from terwayd.model import Host
-from terwayd.store import Store, TakeoverRecord
+from terwayd.store import Store
 
 log = logging.getLogger(__name__)
 
-STANDING = ("up", "pending")
 _INSIST = 3  # times that a way back, or the last touch of a takeover, is tried
 _GRACE = 5.0  # seconds that the steps themselves may take before the dead man looks
 
@@ -56,16 +52,13 @@ class Takeover:
     """The takeover of one host; keeps nothing in memory but what the store has too."""
 
     def __init__(self, store: Store, config: Config) -> None:
-        self._store = store
+        self.journal = Journal(store)
         self.config = config
         self.busy_until = 0.0  # monotonic time by which the dead man looks
 
     def standing(self, netlink: Netlink) -> Plan | None:
         """The plan in force in this boot, or None when the host is its own."""
-        record = self._store.takeover()
-        if record is None or record.state not in STANDING or record.boot_id != epoch().boot_id:
-            return None
-        return codec.decode(Plan, record.plan)
+        return self.journal.standing()
 
     def plan_setup(self, netlink: Netlink) -> Plan:
         """What setup() would do; no steps where it is done already."""
@@ -73,25 +66,7 @@ class Takeover:
         host = netlink.observe()
         if current is not None:
             return Plan(current.uplink, current.bridge, drift(current, host).steps)
-        settings = self.config.host
-        nic = find_uplink(host, settings.uplink, settings.bridge, leased=True)
-        found = find_managers.find(nic)
-        if found.busy:
-            raise HostError(f"{found.busy} has not finished with {nic.name} yet", hint="terwayd waits for it")
-        if found.lease is None:
-            find_uplink(host, nic.name, settings.bridge)
-        addressing.refuse(settings, host, nic, found)
-        dependants.ready(host, nic, addressed=settings.address == "keep")
-        dependants.refuse_root(find_dependants.root(), host, nic)
-        sysctls = read_sysctls((*COPIED_SYSCTLS, *NIC_SYSCTLS), nic.name, "default", "all")
-        host = replace(host, sysctls=sysctls)
-        held = hold(found, nic.name, settings.bridge, tuple(map(str, settings.dns)))
-        given = addressing.given(settings, host, nic)
-        wanted = plan(host, nic, settings.bridge, held, mtu=settings.mtu, given=given)
-        told = [*wanted.warnings, *find_dependants.warnings(nic.name)]
-        if settings.dns and not found.resolved:
-            told.append("host.dns: systemd-resolved does not run here, so /etc/resolv.conf stays as it is")
-        return replace(wanted, warnings=tuple(told))
+        return prepare(host, self.config.host)
 
     def setup(self, netlink: Netlink, confirm_within: float | None = None) -> Standing:
         """Put the uplink under the bridge, unless it is there; RolledBack when it did not work out.
@@ -108,10 +83,10 @@ class Takeover:
         host, settings = netlink.observe(), self.config.host
         candidates = verify.targets(settings.verify, host, wanted.uplink)
         expected = verify.answering(candidates, host, wanted.uplink)
-        record = TakeoverRecord(epoch().boot_id, "applying", codec.encode(wanted), dead_man=dead_man.name())
-        self._store.write_takeover(record)
+        watcher = dead_man.name()
+        self.journal.begin(wanted, "applying", watcher)
         needs = _grace(wanted) + settings.verify_timeout * len(expected)
-        dead_man.arm(record.dead_man, needs + (confirm_within or 0.0))
+        dead_man.arm(watcher, needs + (confirm_within or 0.0))
         self.busy_until = time.monotonic() + needs
         started = time.monotonic()
         try:
@@ -124,67 +99,43 @@ class Takeover:
                 f"taking over {wanted.uplink} failed and was undone, the host is as it was: {error}",
                 hint=getattr(error, "hint", "") or "terwayctl setup --dry-run",
             ) from error
+        self.journal.stands(wanted, confirm_within)
         if confirm_within is None:
-            self._store.write_takeover(replace(record, state="up"))
-            dead_man.disarm(record.dead_man)
-        else:
-            deadline = boottime() + confirm_within
-            self._store.write_takeover(replace(record, state="pending", deadline=deadline))
+            dead_man.disarm(watcher)
         return Standing(wanted.uplink, wanted.bridge, host, True, len(wanted.steps), milliseconds)
-
-    def unconfirmed(self) -> float | None:
-        """Seconds until an unconfirmed takeover is undone, negative when that is due; None: nothing waits."""
-        record = self._store.takeover()
-        if record is None or record.state != "pending" or record.boot_id != epoch().boot_id:
-            return None
-        return (record.deadline or 0.0) - boottime()
-
-    def confirm(self) -> bool:
-        """Keep a takeover that waits for confirmation; False when none does."""
-        record = self._store.takeover()
-        if record is None or self.unconfirmed() is None:
-            return False
-        self._store.write_takeover(replace(record, state="up", deadline=None))
-        return True
 
     def rescue(self, netlink: Netlink, watcher: str) -> bool:
         """What the dead man `watcher` does: undo a takeover that nobody finished or confirmed.
 
         False: all is well, or it is another's to watch over.
         """
-        record = self._store.takeover()
-        if record is None or record.boot_id != epoch().boot_id or record.state == "up":
+        current = self.journal.abandoned(watcher)
+        if current is None:
             return False
-        if record.dead_man != watcher:
-            return False
-        if record.state == "pending" and (record.deadline or 0.0) > boottime():
-            return False
-        self._undo(netlink, codec.decode(Plan, record.plan))
+        self._undo(netlink, current)
         return True
 
     def plan_teardown(self, netlink: Netlink) -> Plan:
         """What teardown() would do; no steps where the host is its own."""
-        record = self._store.takeover()
-        if record is None or record.boot_id != epoch().boot_id:
+        current = self.journal.planned()
+        if current is None:
             return Plan("", self.config.host.bridge, ())
-        current = codec.decode(Plan, record.plan)
         return Plan(current.uplink, current.bridge, way_back(current, netlink.observe()))
 
     def teardown(self, netlink: Netlink) -> Standing:
         """Give the host back what it had.  HostError names what could not be given back."""
         self._adopt(netlink)
-        record = self._store.takeover()
-        if record is None or record.boot_id != epoch().boot_id:
-            self._store.clear_takeover()
+        current = self.journal.planned()
+        if current is None:
+            self.journal.clear()
             return Standing("", self.config.host.bridge, netlink.observe(), changed=False)
-        current = codec.decode(Plan, record.plan)
-        record = replace(record, state="undoing", deadline=None, dead_man=dead_man.name())
-        self._store.write_takeover(record)
-        dead_man.arm(record.dead_man, _grace(current))
+        watcher = dead_man.name()
+        self.journal.begin(current, "undoing", watcher)
+        dead_man.arm(watcher, _grace(current))
         self.busy_until = time.monotonic() + _grace(current)
         started = time.monotonic()
         steps = self._undo(netlink, current)
-        dead_man.disarm(record.dead_man)
+        dead_man.disarm(watcher)
         milliseconds = (time.monotonic() - started) * 1000
         return Standing(current.uplink, current.bridge, netlink.observe(), True, len(steps), milliseconds)
 
@@ -216,20 +167,18 @@ class Takeover:
         What it replaces is returned where that is another address; routes and journal follow it then.
         """
         current = self.standing(netlink)
-        before = self.leased_interface(current) if current is not None else None
-        record = self._store.takeover()
-        if current is None or record is None:
+        if current is None:
             return None
-        wanted = current
+        wanted, before = current, self.leased_interface(current)
         if before is None and self.config.host.address == "dhcp":
             lease = Leased(address.ip, addressing.client_id(current), router=router)
             wanted = addressing.leased(current, address, lease)
-            self._store.write_takeover(replace(record, plan=codec.encode(wanted)))
+            self.journal.revise(wanted)
         elif before is None:
             return None
         elif address != before:
             wanted = readdressed(current, before, address, router)
-            self._store.write_takeover(replace(record, plan=codec.encode(wanted)))
+            self.journal.revise(wanted)
         for step in wanted.steps:
             if isinstance(step, AddAddress) and step.address.interface == address:
                 netlink.add_address(replace(step.address, valid=seconds, preferred=seconds))
@@ -257,7 +206,7 @@ class Takeover:
     def _adopt(self, netlink: Netlink) -> None:
         """Know a takeover again whose journal is lost, by the mark on the NIC."""
         host, bridge = netlink.observe(), self.config.host.bridge
-        nic = adopt.uplink_of(host, bridge) if self._store.takeover() is None else None
+        nic = adopt.uplink_of(host, bridge) if self.journal.empty() else None
         if nic is None:
             return
         sysctls = read_sysctls(COPIED_SYSCTLS, bridge, "default")
@@ -265,19 +214,12 @@ class Takeover:
         link = earlier.link(nic.name)
         assert link is not None
         log.warning("%s is under %s already, and the journal does not know it: adopted", nic.name, bridge)
-        record = TakeoverRecord(epoch().boot_id, "up", codec.encode(plan(earlier, link, bridge)))
-        self._store.write_takeover(record)
+        self.journal.stands(plan(earlier, link, bridge))
 
     def _recover(self, netlink: Netlink) -> None:
         """Lead back from a takeover or teardown that a crash cut short; forget those of earlier boots."""
-        record = self._store.takeover()
-        if record is None:
-            return
-        if record.boot_id != epoch().boot_id or not _readable(record):
-            self._store.clear_takeover()
-        elif record.state not in STANDING:
-            log.warning("a %s of the host was cut short: undoing it", record.state)
-            self._undo(netlink, codec.decode(Plan, record.plan))
+        if (current := self.journal.cut_short()) is not None:
+            self._undo(netlink, current)
 
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
         """Lead back.  HostError, with the takeover as it was, when the NIC cannot get back what it had."""
@@ -299,7 +241,7 @@ class Takeover:
             )
         for error in refused:
             log.warning("undoing the takeover: %s", error)
-        self._store.clear_takeover()
+        self.journal.clear()
         return steps
 
     @staticmethod
@@ -327,13 +269,3 @@ class Takeover:
 def _grace(current: Plan) -> float:
     """The seconds that doing or undoing all steps may take, with managers that take their time."""
     return _GRACE + do.TIMEOUT * sum(isinstance(step, Run | StopClient) for step in current.steps)
-
-
-def _readable(record: TakeoverRecord) -> bool:
-    """Whether this terwayd understands the plan; that of another version may have other steps."""
-    try:
-        codec.decode(Plan, record.plan)
-    except (ValueError, TypeError) as error:
-        log.error("the journal's plan cannot be read, and is made anew from the kernel: %s", error)
-        return False
-    return True
