@@ -20,11 +20,12 @@ from terwayd import __version__, config, systemd
 from terwayd.api.http import Exporter
 from terwayd.api.methods import Methods
 from terwayd.api.varlink import Server
+from terwayd.condition import Condition
 from terwayd.errors import ConfigError, Refused, RolledBack, TerwayError
 from terwayd.host import dead_man
 from terwayd.kernel import netns
 from terwayd.kernel.monitor import Monitor
-from terwayd.node import Condition, Node
+from terwayd.node import Node
 from terwayd.store import Store
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ async def _reload(node: Node, path: str) -> config.Reload:
     try:
         done = await node.reconfigure(read_config(path))
     except TerwayError as error:
-        node.not_reloaded(error)
+        node.told.not_reloaded(error)
         raise
     finally:
         systemd.notify("READY=1")

@@ -1,27 +1,25 @@
 """The node: a host whose NIC is under the bridge, the DHCP engine on it, and the pods.
 
-Brings the parts up in their order and takes them down again; what it is now, and why, is its
-Health.  Nothing on the host changes when the process ends: the next one finds it as it was left.
+Brings the parts up in their order and takes them down again; what it is now, and why, is `told`.
+Nothing on the host changes when the process ends: the next one finds it as it was left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
-import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from terwayd.cni import install
+from terwayd.condition import Condition, Health, Told
 from terwayd.config import Config, Reload, reload
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.survey import Offer
 from terwayd.errors import HostError, RolledBack, TerwayError
-from terwayd.events import NOT_READY, NOT_RELOADED, RELOADED, TAKEN_OVER, about
+from terwayd.events import TAKEN_OVER, about
 from terwayd.guard import Guard
 from terwayd.host.drift import drift
 from terwayd.host.takeover import Standing, Takeover
@@ -35,30 +33,11 @@ from terwayd.pods.firewall import Firewall
 from terwayd.probation import Probation
 from terwayd.running import Running
 from terwayd.store import Store
-from terwayd.tasks import to_its_end
+from terwayd.tasks import Tasks, to_its_end
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 30.0  # seconds that a CNI call which came during our start waits for its end
-
-
-class Condition(enum.Enum):
-    """What the node is: on its way, taking pods, unable to, or given back to itself by a teardown."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DEGRADED = "degraded"
-    DOWN = "down"
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """The node's condition since a Unix time, with the reason and the next step where it is not ready."""
-
-    condition: Condition
-    reason: str = ""
-    hint: str = ""
-    since: float = 0.0
 
 
 class Node:
@@ -68,13 +47,13 @@ class Node:
         self.config = config
         self._on_change = on_change
         self.metrics = Metrics()
-        self.health = Health(Condition.STARTING, "waiting for the network", since=time.time())
+        self.told = Told(on_change)
         self._store = store
-        self._worker = Worker()
+        self.worker = Worker()
         self._pods_worker = Worker()  # so that no ADD waits for a look at the host
-        self._takeover = Takeover(store, config)
-        self._guard = Guard(self._worker, self._takeover, self.metrics)
-        self._probation = Probation(self._takeover.journal, on_over=lambda: self.spawn(self._roll_back()))
+        self.takeover = Takeover(store, config)
+        self._guard = Guard(self.worker, self.takeover, self.metrics)
+        self.probation = Probation(self.takeover.journal, on_over=lambda: self.spawn(self._roll_back()))
         self.firewall = Firewall(
             config.host.bridge, antispoof=config.pods.antispoof, on_repair=self._guard.repaired
         )
@@ -82,8 +61,11 @@ class Node:
         self._running: Running | None = None
         self._changing = asyncio.Lock()
         self._tried = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.unapplied: tuple[str, str] | None = None
+        self._tasks = Tasks()
+
+    @property
+    def health(self) -> Health:
+        return self.told.health
 
     @property
     def bridge(self) -> str:
@@ -92,14 +74,6 @@ class Node:
     @property
     def add_timeout(self) -> float:
         return self.config.cni.add_timeout
-
-    @property
-    def takeover(self) -> Takeover:
-        return self._takeover
-
-    @property
-    def worker(self) -> Worker:
-        return self._worker
 
     @property
     def known_pods(self) -> Attachments | None:
@@ -129,15 +103,12 @@ class Node:
     @property
     def down(self) -> bool:
         """Whether the host has been given back: then no pod is attached."""
-        return self.health.condition is Condition.DOWN
+        return self.told.down
 
     def pods(self) -> Attachments:
         """The pods; HostError with the reason while the node takes none."""
-        if self._running is None or self.health.condition is not Condition.READY:
-            raise HostError(
-                f"this node takes no pods: it is {self.health.condition.value}: {self.health.reason}",
-                hint=self.health.hint or "terwayctl status",
-            )
+        if self._running is None or not self.told.ready:
+            raise self.told.refusal()
         return self._running.pods
 
     async def tried(self) -> None:
@@ -152,7 +123,7 @@ class Node:
         """
         async with self._changing:
             try:
-                standing = await self._worker.call(self._takeover.setup, confirm_within)
+                standing = await self.worker.call(self.takeover.setup, confirm_within)
                 if self._running is None:
                     await self._run(standing)
                 else:
@@ -162,14 +133,14 @@ class Node:
                 install.write_conflist(self.config.cni)
             except TerwayError as error:
                 self.metrics.rollbacks += isinstance(error, RolledBack)
-                self._become(Condition.DEGRADED, error.message, error.hint)
+                self.told.become(Condition.DEGRADED, error.message, error.hint)
                 install.remove_conflist(self.config.cni)
                 raise
             finally:
                 self._tried.set()
             self._guard.begin()
-            self._become(Condition.READY)
-            self._probation.watch()
+            self.told.become(Condition.READY)
+            self.probation.watch()
             if standing.changed:
                 log.info(
                     "%s is under %s: %d steps in %.1f ms",
@@ -186,9 +157,9 @@ class Node:
         running = self._running = Running(
             self.config,
             standing,
-            worker=self._worker,
+            worker=self.worker,
             pods_worker=self._pods_worker,
-            takeover=self._takeover,
+            takeover=self.takeover,
             store=self._store,
             firewall=self.firewall,
             ranges=self._ranges,
@@ -214,7 +185,7 @@ class Node:
                     f"{len(pods)} pods would lose the LAN: {names}",
                     hint="move them away first (kubectl drain), or terwayctl teardown --force",
                 )
-            self._become(Condition.DOWN, "the host has been given back", "terwayctl setup")
+            self.told.become(Condition.DOWN, "the host has been given back", "terwayctl setup")
             if pods is not None:
                 for known in list(pods):
                     await pods.delete(known.key)
@@ -223,16 +194,16 @@ class Node:
                 self._running.stop(give_back=True)
                 self._running = None
             self.firewall.down()
-            self._probation.end()
+            self.probation.end()
             try:
-                return await self._worker.call(self._takeover.teardown)
+                return await self.worker.call(self.takeover.teardown)
             except TerwayError as error:
-                self._become(Condition.DEGRADED, error.message, error.hint)
+                self.told.become(Condition.DEGRADED, error.message, error.hint)
                 raise
 
     def install_cni(self) -> list[str]:
         """Put in place what runtimes look for: the plugin, and the conflist if pods can come.  The files."""
-        return install.put(self.config.cni, conflist=self.health.condition is Condition.READY)
+        return install.put(self.config.cni, conflist=self.told.ready)
 
     def uninstall_cni(self, *, force: bool) -> list[str]:
         """Take it away.  Refuses while pods are attached, unless `force`: no runtime could detach them."""
@@ -251,35 +222,25 @@ class Node:
             log.error("rolling back: %s", error)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def confirm(self) -> None:
-        """Keep the takeover that waits for it.  HostError when none does."""
-        self._probation.confirm()
+        """Begin work that nobody waits for."""
+        self._tasks.start(work)
 
     async def roll_back(self, reason: str) -> Standing:
         """Undo the takeover that waits for confirmation.  HostError when none does."""
-        self._probation.require()
+        self.probation.require()
         standing = await self.take_down(force=True)
         self.metrics.rollbacks += 1
-        self._become(Condition.DOWN, reason, "terwayctl setup")
+        self.told.become(Condition.DOWN, reason, "terwayctl setup")
         return standing
-
-    @property
-    def unconfirmed(self) -> float | None:
-        """Seconds until the takeover is undone for want of confirmation; None: it stands."""
-        return self._probation.left
 
     async def look(self) -> None:
         """Mend what has become different on the host since the takeover; degraded where that cannot be."""
-        if self.health.condition is not Condition.READY:
+        if not self.told.ready:
             return
         async with self._changing:
             trouble = await self._guard.look(self._running) if self._running is not None else None
             if trouble is not None:
-                self._become(Condition.DEGRADED, *trouble)
+                self.told.become(Condition.DEGRADED, *trouble)
 
     async def survey(self, mac: bytes | None, *, broadcast: bool, first: bool) -> tuple[Offer, ...]:
         """Which DHCP servers answer `mac`, None for the uplink's; HostError while the node takes no pods."""
@@ -295,36 +256,24 @@ class Node:
         async with self._changing:
             done, before = reload(self.config, wanted), self.config.cni
             config = done.config
-            if config.cni != before and self.health.condition is Condition.READY:
+            if config.cni != before and self.told.ready:
                 install.install_plugin(config.cni)
                 install.write_conflist(config.cni)
                 if config.cni.conf_dir != before.conf_dir:
                     install.remove_conflist(before)
             if config.pods.service_cidrs != self.config.pods.service_cidrs:
                 self._ranges.configure(config.pods.service_cidrs)
-            self.config = self._takeover.config = config
+            self.config = self.takeover.config = config
             if self._running is not None:
                 self._running.reconfigure(config)
-        if done.applied:
-            log.info("%s: in force: %s", wanted.path, ", ".join(done.applied), extra=about(RELOADED))
-        self.unapplied = None
-        if done.waiting:
-            words = f"{', '.join(done.waiting)} changed in {wanted.path}, and in force after a restart only"
-            log.warning("%s", words, extra=about(NOT_RELOADED))
-            self.unapplied = (words, "systemctl restart terwayd")
+        self.told.reloaded(wanted.path, done)
         return done
-
-    def not_reloaded(self, error: TerwayError) -> None:
-        """Tell that the configuration file is not in force."""
-        words = f"{error.message}; the configuration from before stays in force"
-        log.error("%s", words, extra=about(NOT_RELOADED))
-        self.unapplied = (words, error.hint or "systemctl reload terwayd")
 
     async def observe(self) -> tuple[Host, tuple[str, ...]]:
         """Bridge and NIC as they are now, and in what they differ from what the takeover left."""
-        plan = await self._worker.call(self._takeover.standing)
+        plan = await self.worker.call(self.takeover.standing)
         devs = (self.bridge, plan.uplink) if plan is not None else (self.bridge,)
-        host = await self._worker.call(lambda netlink: netlink.glimpse(*devs))
+        host = await self.worker.call(lambda netlink: netlink.glimpse(*devs))
         return host, drift(plan, host).found if plan is not None else ()
 
     async def settled(self) -> None:
@@ -338,17 +287,9 @@ class Node:
             self._running.stop()
             self._running = None
         self.firewall.close()
-        self._worker.close()
+        self.worker.close()
         self._pods_worker.close()
         self._store.close()
-
-    def _become(self, condition: Condition, reason: str = "", hint: str = "") -> None:
-        if (condition, reason) != (self.health.condition, self.health.reason):
-            level = logging.ERROR if condition is Condition.DEGRADED else logging.INFO
-            fields = about(NOT_READY) if condition is Condition.DEGRADED else None
-            log.log(level, "%s%s", condition.value, f": {reason}" if reason else "", extra=fields)
-            self.health = Health(condition, reason, hint, time.time())
-            self._on_change()
 
     async def _serve(self) -> None:
         """The Service ranges are known from now on."""

@@ -1,4 +1,4 @@
-"""Work that goes on to its end, whoever gives up waiting for it."""
+"""Work that goes on to its end, whether anybody waits for it or not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine
 from typing import Any
+
+
+class Tasks(set["asyncio.Task[None]"]):
+    """Tasks of one owner, each kept until it ends: the event loop alone would let it go."""
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin `work`; the task may be waited for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.add(task)
+        task.add_done_callback(self.discard)
+        return task
 
 
 async def ended(task: asyncio.Future[Any]) -> None:

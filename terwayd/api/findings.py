@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from terwayd.node import Condition, Node
+from terwayd.condition import Condition
+from terwayd.node import Node
 
 _TELL_REPAIRS = 3600.0  # seconds that status speaks of a repair
 
@@ -24,15 +25,15 @@ def findings(node: Node, drift: tuple[str, ...]) -> list[dict[str, str]]:
         for when, what in node.repairs
         if when > time.time() - _TELL_REPAIRS
     ]
-    if (left := node.unconfirmed) is not None:
+    if (left := node.probation.left) is not None:
         message = f"the takeover is undone in {max(left, 0):.0f} s unless it is confirmed"
         found.append(_finding("unconfirmed", "warning", message, "terwayctl confirm"))
     if node.set_aside is not None:
         message = f"the state could not be read, and is set aside as {node.set_aside}"
         found.append(_finding("state-lost", "warning", message, "journalctl -u terwayd; terwayctl leases"))
     found += [_finding("drift", "error", what, "systemctl restart terwayd") for what in drift]
-    if node.unapplied is not None:
-        found.append(_finding("configuration", "warning", *node.unapplied))
+    if node.told.unapplied is not None:
+        found.append(_finding("configuration", "warning", *node.told.unapplied))
     if node.host_lease is not None and node.host_lease.trouble:
         found.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
     found += [_finding(t.code, t.severity, t.message, t.hint) for t in node.firewall.trouble]

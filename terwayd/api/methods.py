@@ -16,12 +16,13 @@ from terwayd.api.replies import POD_KEYS, host_dict, plan_dict, pod_dict, standi
 from terwayd.api.varlink import VarlinkError, invalid
 from terwayd.clock import boottime
 from terwayd.cni import protocol, verbs
+from terwayd.condition import Condition
 from terwayd.config import Reload, values
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.table import State
 from terwayd.errors import DhcpError, TerwayError
-from terwayd.node import Condition, Node
+from terwayd.node import Node
 from terwayd.pods.identity import Attachment
 from terwayd.pods.static import is_static
 
@@ -159,7 +160,7 @@ class Methods:
             process=_process(),
             pods=len(leases),
             next_expiry=time.time() + min(left) if left else None,
-            confirm_seconds=node.unconfirmed,
+            confirm_seconds=node.probation.left,
             findings=Counter((found["code"], found["severity"]) for found in findings(node, ())),
         )
         return metrics.render(node.metrics, facts)
@@ -236,14 +237,14 @@ class Methods:
             raise invalid("seconds")
         within = float(seconds or self._node.config.host.confirm_timeout) if confirm else None
         done = standing_dict(await self._node.bring_up(confirm_within=within))
-        return {**done, "confirm_within": self._node.unconfirmed}
+        return {**done, "confirm_within": self._node.probation.left}
 
     async def _reload(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         done = await self._reload_file()
         return {"applied": list(done.applied), "waiting": list(done.waiting)}
 
     async def _confirm(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
-        self._node.confirm()
+        self._node.probation.confirm()
         return {}
 
     async def _rollback(self, _parameters: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from terwayd.tasks import Tasks
+
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes: a configuration of 1 MiB, escaped
@@ -52,7 +54,7 @@ class Server:
         self._grace = grace
         self._handler = handler
         self._patience = patience
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -91,9 +93,7 @@ class Server:
             loop.remove_reader(self._listener)
             loop.call_later(0.1, self._listen)
             return
-        task = asyncio.get_running_loop().create_task(self._serve(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._serve(connection))
 
     async def _serve(self, connection: socket.socket) -> None:
         with connection:

@@ -8,14 +8,12 @@ any of them.  What cannot be as it was is a Trouble, which status and CHECK tell
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
-from typing import Any
 
 from terwayd.dhcp.client import Bound, Conflict, Event, Lost, NoAnswer, Renewed
 from terwayd.dhcp.lease import Lease
@@ -26,6 +24,7 @@ from terwayd.kernel.worker import Worker
 from terwayd.pods import veth
 from terwayd.pods.identity import Attachment, Key
 from terwayd.pods.veth import Inside
+from terwayd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ class Upkeep:
         self._written = written
         self._on_change = on_change
         self._has: dict[Key, _Has] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def attached(self, known: Attachment, lease: Lease) -> None:
         """The pod has what `lease` says."""
@@ -93,7 +92,7 @@ class Upkeep:
         """From now on `policy`, and what inside_of says by now."""
         self._policy = policy
         for has in self._has.values():
-            self._spawn(self._settle(has))
+            self._tasks.start(self._settle(has))
 
     def on_event(self, key: Key, event: Event) -> None:
         """Follow what happened to the lease of `key`."""
@@ -122,7 +121,7 @@ class Upkeep:
                     log.warning("%s has a lease again: %s", has.known, lease.address, extra=told)
                 has.reason, has.silent, has.conflict = "", False, ""
                 self._written(has.known, lease)
-        self._spawn(self._settle(has))
+        self._tasks.start(self._settle(has))
         self._on_change()
 
     def inside(self, key: Key) -> Inside | None:
@@ -160,11 +159,6 @@ class Upkeep:
     def without_server(self) -> list[str]:
         """The pods whose lease is over and whom no server answers."""
         return [str(has.known) for key, has in self._has.items() if has.silent and not self._lease_of(key)]
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _settle(self, has: _Has) -> None:
         """Lead the interface to what it should have now; one of these at a time for each pod."""
