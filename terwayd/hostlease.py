@@ -20,7 +20,7 @@ from typing import Any
 from terwayd.clock import boottime
 from terwayd.dhcp.client import Bound, Event, Identity, Lost, NoAnswer, Renewed
 from terwayd.dhcp.engine import Engine
-from terwayd.dhcp.lease import T2_OF_LEASE, Lease
+from terwayd.dhcp.lease import T2_OF_LEASE, UNKNOWN_SERVER, Lease
 from terwayd.errors import DhcpError, TerwayError
 from terwayd.host import addressing
 from terwayd.host.takeover import Standing, Takeover
@@ -32,7 +32,6 @@ HOST = ("host",)  # the engine's key; a pod's has three parts
 _LINGER = 2  # seconds that the kernel keeps the address longer than the lease
 _PATIENCE = 15.0  # seconds that a start waits for the host's first lease
 _ROUND = 60.0  # seconds after which it is told that nobody answers
-_NOWHERE = IPv4Address("255.255.255.255")  # the server while it is not known; the first ACK tells
 
 
 class HostLease:
@@ -151,16 +150,8 @@ def _lease(address: IPv4Interface, server: IPv4Address | None, left: float) -> L
     """A lease with `left` seconds to go that is due for renewal now: the server is asked at once."""
     now = boottime()
     return Lease(
-        address=address,
-        server=server or _NOWHERE,
-        server_mac=b"",
-        routers=(),
-        routes=(),
-        dns=(),
-        domain="",
-        search=(),
-        mtu=None,
-        ntp=(),
+        address,
+        server or UNKNOWN_SERVER,
         acquired=now,
         renew_at=now,
         rebind_at=now + left * T2_OF_LEASE,

@@ -23,6 +23,9 @@ Route = tuple[IPv4Network, IPv4Address | None]
 INFINITE: Final = 0xFFFFFFFF
 MIN_LEASE_S: Final = 10  # shorter ones would be renewed several times a second
 MIN_MTU: Final = 68  # RFC 2132 section 5.1
+UNKNOWN_SERVER: Final = IPv4Address(
+    "255.255.255.255"
+)  # the server of a lease that was had otherwise; the first ACK tells
 T1_OF_LEASE: Final = 0.5  # RFC 2131 section 4.4.5
 T2_OF_LEASE: Final = 0.875
 
@@ -33,7 +36,7 @@ class LeaseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a DHCP server gave: an address, until when, and what goes with it.
+    """What a DHCP server gave: an address, until when, and what goes with it, which may be nothing.
 
     `routes` holds option 121 where the server sent it (then `routers` is empty, RFC 3442), else option
     33; a router of None means "on the link".  `server_mac` is where the ACK came from on the link (the
@@ -43,18 +46,18 @@ class Lease:
 
     address: IPv4Interface
     server: IPv4Address
-    server_mac: bytes
-    routers: tuple[IPv4Address, ...]
-    routes: tuple[Route, ...]
-    dns: tuple[IPv4Address, ...]
-    domain: str
-    search: tuple[str, ...]
-    mtu: int | None
-    ntp: tuple[IPv4Address, ...]
     acquired: float
     renew_at: float
     rebind_at: float
     expires_at: float
+    server_mac: bytes = b""
+    routers: tuple[IPv4Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: tuple[IPv4Address, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    mtu: int | None = None
+    ntp: tuple[IPv4Address, ...] = ()
     extra: tuple[tuple[int, bytes], ...] = ()
 
     def shifted(self, seconds: float) -> Lease:

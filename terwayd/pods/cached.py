@@ -11,13 +11,12 @@ import json
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final
 
-from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.lease import UNKNOWN_SERVER, Lease
 from terwayd.pods.identity import Attachment, Policy, Wish, attachment
 from terwayd.pods.static import static_lease
 
 DIRECTORY: Final = "/var/lib/cni/results"
-UNKNOWN_S: Final = 600.0  # how long an address is trusted whose lease nobody confirms
-_NOWHERE: Final = IPv4Address("255.255.255.255")  # the server; the first ACK names it
+TRUSTED_S: Final = 600.0  # how long an address is trusted whose lease nobody confirms
 
 
 def from_cache(text: str, policy: Policy, now: float) -> tuple[Attachment, Lease]:
@@ -61,22 +60,15 @@ def _is_static(cached: dict[str, Any]) -> bool:
 
 def _lease(address: IPv4Interface, routes: list[dict[str, Any]], now: float) -> Lease:
     return Lease(
-        address=address,
-        server=_NOWHERE,
-        server_mac=b"",
-        routers=(),
+        address,
+        UNKNOWN_SERVER,
+        acquired=now,
+        renew_at=now,
+        rebind_at=now,
+        expires_at=now + TRUSTED_S,
         routes=tuple(
             (IPv4Network(route["dst"]), IPv4Address(route["gw"]) if route.get("gw") else None)
             for route in routes
             if "." in route["dst"]
         ),
-        dns=(),
-        domain="",
-        search=(),
-        mtu=None,
-        ntp=(),
-        acquired=now,
-        renew_at=now,
-        rebind_at=now,
-        expires_at=now + UNKNOWN_S,
     )

@@ -11,22 +11,8 @@ _NOBODY = IPv4Address(0)
 
 
 def static_lease(address: IPv4Interface, now: float) -> Lease:
-    return Lease(
-        address=address,
-        server=_NOBODY,
-        server_mac=b"",
-        routers=(),
-        routes=(),
-        dns=(),
-        domain="",
-        search=(),
-        mtu=None,
-        ntp=(),
-        acquired=now,
-        renew_at=math.inf,
-        rebind_at=math.inf,
-        expires_at=math.inf,
-    )
+    never = math.inf
+    return Lease(address, _NOBODY, acquired=now, renew_at=never, rebind_at=never, expires_at=never)
 
 
 def is_static(lease: Lease) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from terwayd.pods.cached import UNKNOWN_S, from_cache
+from terwayd.pods.cached import TRUSTED_S, from_cache
 from terwayd.pods.identity import Policy, Wish, attachment
 from terwayd.pods.static import static_lease
 
@@ -46,7 +46,7 @@ def test_the_pod_is_the_one_that_was_attached() -> None:
         (IPv4Network("0.0.0.0/0"), IPv4Address("192.0.2.1")),
         (IPv4Network("10.0.0.0/8"), None),
     )
-    assert (lease.renew_at, lease.rebind_at, lease.expires_at) == (100.0, 100.0, 100.0 + UNKNOWN_S)
+    assert (lease.renew_at, lease.rebind_at, lease.expires_at) == (100.0, 100.0, 100.0 + TRUSTED_S)
 
 
 @pytest.mark.parametrize("listed", [True, False])

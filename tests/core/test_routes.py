@@ -20,20 +20,13 @@ NODE = Node(IPv4Address("192.0.2.10"), IPv4Address("192.0.2.254"))
 NOWHERE = Node()
 TEN = IPv4Network("10.0.0.0/8")
 LEASE = Lease(
-    address=IPv4Interface("192.0.2.57/24"),
-    server=ROUTER,
-    server_mac=b"",
-    routers=(ROUTER, OTHER),
-    routes=(),
-    dns=(),
-    domain="",
-    search=(),
-    mtu=None,
-    ntp=(),
+    IPv4Interface("192.0.2.57/24"),
+    ROUTER,
     acquired=0.0,
     renew_at=math.inf,
     rebind_at=math.inf,
     expires_at=math.inf,
+    routers=(ROUTER, OTHER),
 )
 
 
