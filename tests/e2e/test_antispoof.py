@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e import frames
+from tests.e2e import frames, shared
 from tests.lab import Lan, Node, Pod, eventually
 from tests.lab.machine import CHECKOUT, PYTHON
 
@@ -22,10 +21,7 @@ FRAMES = [PYTHON, "-IS", str(CHECKOUT / "tests/e2e/frames.py")]
 OFF = {"antispoof": False}
 
 
-@pytest.fixture(scope="module")
-def lan() -> Iterator[Lan]:
-    with Lan() as built:
-        yield built
+lan = shared.lan
 
 
 @pytest.fixture(scope="module")

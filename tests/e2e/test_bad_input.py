@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from tests.e2e import shared
 from tests.lab import ApiError, Lan, Node, Pod, ShimError, eventually
 
-
-@pytest.fixture(scope="module")
-def lan() -> Iterator[Lan]:
-    with Lan() as built:
-        yield built
+lan = shared.lan
 
 
 @pytest.fixture(scope="module")

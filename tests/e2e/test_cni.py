@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import shared
 from tests.interop.capture import Capture
 from tests.lab import Lan, Node, Pod, ShimError, eventually
 from tests.lab.machine import children
@@ -36,17 +36,8 @@ ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
-@pytest.fixture(scope="module")
-def lan() -> Iterator[Lan]:
-    with Lan() as built:
-        yield built
-
-
-@pytest.fixture(scope="module")
-def node(lan: Lan) -> Node:
-    node = lan.node("n1", CONFIG)
-    node.start_daemon().wait_ready()
-    return node
+lan = shared.lan
+node = shared.node(CONFIG)
 
 
 @pytest.fixture(autouse=True)
@@ -56,17 +47,11 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "node" in request.fixturenames:
         node, lan = request.getfixturevalue("node"), request.getfixturevalue("lan")
         try:
-            assert veths(node) == []
+            assert node.veths() == []
             assert node.status()["pods"] == node.api("Leases")["leases"] == []
             eventually(lambda: lan.dhcp.leases() == [], 2.0, "every lease is given back")
         finally:  # what one test leaves is not the next one's trouble
             collect(node.pod("nobody"), **{"cni.dev/valid-attachments": []})
-
-
-def veths(node: Node) -> list[str]:
-    """The host's ends of pods."""
-    names = [link["ifname"] for link in node.ip_json("link show type veth")]
-    return [name for name in names if re.fullmatch(r"tw[0-9a-f]{12}", name)]
 
 
 @contextmanager
@@ -99,7 +84,7 @@ def in_background(work: Callable[[], Any]) -> Future[Any]:
 def test_add_and_del(lan: Lan, node: Node, version: str) -> None:
     pod = node.pod("web-0")
     result = pod.add(cni_version=version)
-    host_end = veths(node)[0]
+    host_end = node.veths()[0]
     assert result["cniVersion"] == version
     cidr = f"{pod.address}/24"
     if version == "0.2.0":
@@ -138,7 +123,7 @@ def test_what_a_pods_interface_is_like(lan: Lan, node: Node) -> None:
         "10.96.0.0/12 via 192.168.77.11 dev eth0 ",
         f"192.168.77.0/24 dev eth0 proto kernel scope link src {pod.address} ",
     ]
-    host_end = node.ip_json(f"link show {veths(node)[0]}")[0]
+    host_end = node.ip_json(f"link show {node.veths()[0]}")[0]
     assert host_end["ifalias"] == "shop/web-0"
     assert host_end["master"] == "mybr0"
     assert node.ping(pod.address)
@@ -226,7 +211,7 @@ def test_an_address_that_the_server_does_not_give(node: Node, lan: Lan) -> None:
             11, f"default/web-1 asks for {taken}, the DHCP server 192.168.77.1 gives ", "reserve it"
         ):
             pod.add(config={"runtimeConfig": {"ips": [taken]}})
-        assert len(veths(node)) == 1
+        assert len(node.veths()) == 1
     eventually(lambda: len(lan.dhcp.leases()) == 1, 2.0, "what nobody asked for is given back")
     holder.delete()
 
@@ -449,9 +434,9 @@ def test_del_ends_an_add_that_waits(node: Node, lan: Lan) -> None:
     try:
         pod = node.pod("web-0")
         adding = in_background(pod.add)
-        eventually(lambda: veths(node), 3.0, "the ADD has begun", 0.005)
+        eventually(lambda: node.veths(), 3.0, "the ADD has begun", 0.005)
         pod.delete()
-        assert veths(node) == []
+        assert node.veths() == []
         with failing(11, "default/web-0", "ended by a DEL"):
             adding.result(5)
         assert "eth0" not in pod.run("ip -br link").stdout
@@ -482,10 +467,10 @@ def test_a_runtime_that_dies_during_its_add_leaves_nothing(lan: Lan) -> None:
                 assert runtime.stdin is not None
                 runtime.stdin.write(b'{"cniVersion":"1.0.0","name":"terway","type":"cni-terway"}')
                 runtime.stdin.close()
-                eventually(lambda: veths(node), 10.0, "the ADD has begun", 0.005)
+                eventually(lambda: node.veths(), 10.0, "the ADD has begun", 0.005)
                 [shell] = children(runtime.pid)
                 os.kill(children(shell)[0] if killed == "the plugin" else shell, signal.SIGKILL)
-                eventually(lambda: not veths(node) and not node.status()["pods"], 20.0, "it is undone")
+                eventually(lambda: not node.veths() and not node.status()["pods"], 20.0, "it is undone")
     finally:
         lan.dhcp.start()
     node.daemon.term()  # type: ignore[union-attr]
@@ -523,7 +508,7 @@ def test_a_new_sandbox_takes_the_place_of_the_old(node: Node, lan: Lan) -> None:
     address = old.address
     new.add()
     assert new.address == address
-    assert len(veths(node)) == 1
+    assert len(node.veths()) == 1
     old.delete()
     assert lan.dhcp.lease_of(address) is not None, "the old one's DEL does not give the new one's lease away"
     assert lan.host.ping(address)
@@ -589,7 +574,7 @@ def test_check_sees_what_the_pod_has_lost(node: Node, lan: Lan, breaks: str, men
         pod.check()
     pod.run(mends.format(ip=ip, route=route))
     pod.check()
-    port = veths(node)[0]
+    port = node.veths()[0]
     node.run(f"ip link set {port} nomaster")
     with failing(100, f"{port} is not a port of mybr0"):
         pod.check()
@@ -638,17 +623,17 @@ def test_gc_takes_what_is_not_valid(node: Node, lan: Lan) -> None:
     stale.add()
     address = stale.address
     collect(kept)  # nothing was said of what is valid
-    assert len(veths(node)) == 2
+    assert len(node.veths()) == 2
     collect(kept, name="other", **{"cni.dev/valid-attachments": []})  # another network's
-    assert len(veths(node)) == 2
+    assert len(node.veths()) == 2
     collect(kept, **{"cni.dev/valid-attachments": valid(kept)})
-    assert len(veths(node)) == 1
+    assert len(node.veths()) == 1
     eventually(lambda: lan.dhcp.lease_of(address) is None, 2.0, "its lease is given back")
     assert lan.host.ping(kept.address)
     collect(kept, **{"cni.dev/attachments": valid(kept)})  # as it was called by mistake
     kept.check()
     collect(kept, **{"cni.dev/valid-attachments": None})  # as CRI-O says "none"
-    assert veths(node) == []
+    assert node.veths() == []
 
 
 @pytest.mark.parametrize(
@@ -730,7 +715,7 @@ def test_an_add_takes_no_longer_than_it_may(lan: Lan) -> None:
         with failing(11, "ADD took longer than 1 s and was undone"):
             pod.add()
         assert 1 <= pod.seconds < 20
-        assert (veths(node), node.status()["pods"]) == ([], [])
+        assert (node.veths(), node.status()["pods"]) == ([], [])
     finally:
         lan.dhcp.start()
     node.daemon.term()  # type: ignore[union-attr]

@@ -7,15 +7,12 @@ import itertools
 import json
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-import pytest
-
+from tests.e2e import shared
 from tests.lab import Lan, Node, eventually
 from tests.lab.machine import PYTHON
 from tests.lab.pod import PLUGIN, Pod
@@ -44,17 +41,15 @@ class Container:
 
     def call(self, verb: str, killed_after: float | None = None) -> int:
         """The plugin's exit code; it is killed after so many seconds, if it has not ended by then."""
-        environment = {
-            "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": self.pod.container_id,
-            "CNI_NETNS": f"/run/netns/{self.pod.netns}",
-            "CNI_IFNAME": "eth0",
-            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={self.pod.pod_name}",
-        }
         config = json.dumps({"cniVersion": "1.0.0", "name": "terway", "type": "cni-terway"})
         pipe, null = subprocess.PIPE, subprocess.DEVNULL
         with self.pod.node.popen(
-            [PLUGIN], env=environment, stdin=pipe, stdout=null, stderr=null, start_new_session=True
+            [PLUGIN],
+            env=self.pod.cni_environment(verb),
+            stdin=pipe,
+            stdout=null,
+            stderr=null,
+            start_new_session=True,
         ) as shim:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 shim.communicate(config.encode(), killed_after if killed_after is not None else 120)
@@ -64,17 +59,8 @@ class Container:
             return int(shim.wait())
 
 
-@pytest.fixture(scope="module")
-def lan() -> Iterator[Lan]:
-    with Lan() as built:
-        yield built
-
-
-@pytest.fixture(scope="module")
-def node(lan: Lan) -> Node:
-    node = lan.node("n1", '[dhcp]\ntimeout = "10s"\n')
-    node.start_daemon().wait_ready()
-    return node
+lan = shared.lan
+node = shared.node('[dhcp]\ntimeout = "10s"\n')
 
 
 def test_what_is_left_after_a_storm_is_what_lives(lan: Lan, node: Node) -> None:
@@ -115,8 +101,8 @@ def test_what_is_left_after_a_storm_is_what_lives(lan: Lan, node: Node) -> None:
     addresses = {str(container.pod.address) for container in living.values()}
     assert len(addresses) == len(living)
     eventually(lambda: {str(one.address) for one in lan.dhcp.leases()} == addresses, 20.0, "leases of them")
-    assert len(veths(node)) == len(living)
-    assert node.guarded_ports() == set(veths(node))
+    assert len(node.veths()) == len(living)
+    assert node.guarded_ports() == set(node.veths())
     assert rows(node) == {(c.pod.container_id, str(c.pod.address)) for c in living.values()}
     for container in containers:
         links = [link["ifname"] for link in container.pod.ip_json("link show")]
@@ -124,15 +110,10 @@ def test_what_is_left_after_a_storm_is_what_lives(lan: Lan, node: Node) -> None:
     assert all(lan.host.ping(address) for address in addresses)
     for container in living.values():
         container.step("DEL", dice)
-    assert veths(node) == []
+    assert node.veths() == []
     assert node.guarded_ports() == set()
     eventually(lambda: lan.dhcp.leases() == [], 10.0, "no lease is left")
     assert rows(node) == set()
-
-
-def veths(node: Node) -> list[str]:
-    names = [link["ifname"] for link in node.ip_json("link show type veth")]
-    return [name for name in names if re.fullmatch(r"tw[0-9a-f]{12}", name)]
 
 
 ROWS = """

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import shared
 from tests.lab import Lan, Node, eventually
 from tests.lab.pod import PLUGIN, Pod
 
@@ -98,17 +99,8 @@ class Runtime:
         return {link["ifname"]: link for link in self.pod.ip_json("addr show") if link["ifname"] != "lo"}
 
 
-@pytest.fixture(scope="module")
-def lan() -> Iterator[Lan]:
-    with Lan() as built:
-        yield built
-
-
-@pytest.fixture(scope="module")
-def node(lan: Lan) -> Node:
-    node = lan.node("n1", '[dhcp]\ntimeout = "2s"\n[pods]\nservice_cidrs = ["10.96.0.0/12"]\n')
-    node.start_daemon().wait_ready()
-    return node
+lan = shared.lan
+node = shared.node('[dhcp]\ntimeout = "2s"\n[pods]\nservice_cidrs = ["10.96.0.0/12"]\n')
 
 
 @pytest.fixture(scope="module")

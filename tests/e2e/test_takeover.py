@@ -6,16 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e import shared
 from tests.lab import CommandError, Lan, Loss, Node, eventually
 
 INTERVAL_MS = 5.0
 ADDRESSES = {4: "192.168.77.11", 6: "fd77::11"}
 
 
-@pytest.fixture(scope="module")
-def lan() -> Iterator[Lan]:
-    with Lan() as built:
-        yield built
+lan = shared.lan
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,11 @@ class Node(Machine):
         known: dict[str, Any] = json.loads(self._conflist)
         return known
 
+    def veths(self) -> list[str]:
+        """The host's ends of the pods' interfaces."""
+        names = [link["ifname"] for link in self.ip_json("link show type veth")]
+        return [name for name in names if re.fullmatch(r"tw[0-9a-f]{12}", name)]
+
     def guarded_ports(self) -> set[str]:
         """The pods' ports that terwayd's rules of nftables name."""
         return set(re.findall(r'"(tw[0-9a-f]{12})"', self.run("nft list table bridge terwayd").stdout))

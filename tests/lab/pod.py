@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tests.lab.errors import LabError
@@ -74,17 +75,7 @@ class Pod(Place):
         if verb in ("DEL", "CHECK") and self.result:
             stdin["prevResult"] = self.result
         stdin |= config or {}
-        pairs = {"IgnoreUnknown": "1", "K8S_POD_NAMESPACE": self.namespace, "K8S_POD_NAME": self.pod_name}
-        pairs |= {"K8S_POD_INFRA_CONTAINER_ID": self.container_id, **(args or {})}
-        environment = {
-            "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": self.container_id,
-            "CNI_NETNS": f"/run/netns/{self.netns}",
-            "CNI_IFNAME": self.ifname,
-            "CNI_ARGS": ";".join(f"{key}={value}" for key, value in pairs.items()),
-            "CNI_PATH": "/opt/cni/bin:/usr/lib/cni",
-            **(env or {}),
-        }
+        environment = {**self.cni_environment(verb, args or {}), **(env or {})}
         begin = time.perf_counter()
         done = self.node.run([PLUGIN], input=json.dumps(stdin), env=environment, check=False, timeout=timeout)
         self.seconds = time.perf_counter() - begin
@@ -92,6 +83,19 @@ class Pod(Place):
             raise ShimError(verb, done.returncode, done.stdout, done.stderr)
         result: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {}
         return result
+
+    def cni_environment(self, verb: str, args: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+        """The environment of the plugin; `args` adds to CNI_ARGS."""
+        pairs = {"IgnoreUnknown": "1", "K8S_POD_NAMESPACE": self.namespace, "K8S_POD_NAME": self.pod_name}
+        pairs |= {"K8S_POD_INFRA_CONTAINER_ID": self.container_id, **args}
+        return {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": self.container_id,
+            "CNI_NETNS": f"/run/netns/{self.netns}",
+            "CNI_IFNAME": self.ifname,
+            "CNI_ARGS": ";".join(f"{key}={value}" for key, value in pairs.items()),
+            "CNI_PATH": "/opt/cni/bin:/usr/lib/cni",
+        }
 
     def add(self, **options: Any) -> dict[str, Any]:
         """Attach the pod to the LAN (CNI ADD); options as of `cni`.  The time it took is in `.seconds`."""
