@@ -15,7 +15,7 @@ from terwayd.dhcp.client import FAST, FULL, Bound, Client, Conflict, Probing, St
 from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.packet import REPLY, Message
 from terwayd.dhcp.sender import Bucket
-from tests.core.test_dhcp_client import IP, MAC, NOBODY, OTHER, POD, SERVER, SERVER_MAC, Middle, reply, sent
+from tests.core.dhcp import IP, MAC, NOBODY, OTHER, POD, SERVER, SERVER_MAC, Middle, reply, sent
 
 STRANGER = bytes.fromhex("02dd00000009")
 

@@ -19,7 +19,7 @@ from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.packet import Message
 from terwayd.errors import DhcpError
-from tests.core.test_dhcp_client import IP, SERVER, SERVER_MAC, a_lease, reply
+from tests.core.dhcp import IP, a_lease, framed, reply
 
 
 class Wire:
@@ -55,15 +55,7 @@ class Wire:
         return reply(message, kind, ip=ip, more={Code.SUBNET_MASK: b"\xff\xff\0\0"})
 
     def deliver(self, message: Message) -> None:
-        data = frame.build(
-            message.encode(),
-            source_mac=SERVER_MAC,
-            destination_mac=message.chaddr,
-            source=SERVER,
-            destination=message.yiaddr,
-            source_port=67,
-            destination_port=68,
-        )
+        data = framed(message.encode(), mac=message.chaddr, ip=message.yiaddr)
         self.on_frame(memoryview(data), True)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from terwayd.dhcp import options as opt
 from terwayd.dhcp.lease import Lease, LeaseError, lease_from
 from terwayd.dhcp.options import Code
 from terwayd.dhcp.packet import Message
-from tests.core.test_dhcp_packet import IP, SERVER, SERVER_MAC, ack
+from tests.core.dhcp import IP, SERVER, SERVER_MAC, ack
 
 VIA = IPv4Address("192.0.2.254")
 
@@ -26,7 +26,7 @@ def with_options(message: Message, options: dict[int, bytes | None]) -> Message:
 def lease_of(
     options: dict[int, bytes | None] | None = None, yiaddr: str = str(IP), fuzz: float = 0.0
 ) -> Lease:
-    message = replace(with_options(ack(), options or {}), yiaddr=IPv4Address(yiaddr))
+    message = replace(with_options(ack(seconds=3600), options or {}), yiaddr=IPv4Address(yiaddr))
     return lease_from(message, server_mac=SERVER_MAC, sent=100.0, fuzz=fuzz)
 
 

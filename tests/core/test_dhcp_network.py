@@ -18,7 +18,7 @@ from terwayd.dhcp.frame import Arp
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.options import Code, Kind
 from terwayd.dhcp.packet import Message
-from tests.core.test_dhcp_client import POD, reply
+from tests.core.dhcp import POD, reply
 
 ADDRESSES = [IPv4Address(f"192.0.2.{n}") for n in range(50, 54)]
 

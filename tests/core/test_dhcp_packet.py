@@ -12,36 +12,9 @@ from hypothesis import strategies as st
 from terwayd.dhcp import frame
 from terwayd.dhcp import options as opt
 from terwayd.dhcp.lease import LeaseError, lease_from
-from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.options import Code
 from terwayd.dhcp.packet import Message, PacketError
-
-MAC = bytes.fromhex("02aa00000001")
-SERVER_MAC = bytes.fromhex("02cc00000001")
-SERVER = IPv4Address("192.0.2.1")
-IP = IPv4Address("192.0.2.57")
-
-
-def ack() -> Message:
-    options: dict[int, bytes] = {
-        Code.MESSAGE_TYPE: bytes((Kind.ACK,)),
-        Code.SERVER_ID: SERVER.packed,
-        Code.LEASE_TIME: (3600).to_bytes(4, "big"),
-        Code.SUBNET_MASK: b"\xff\xff\xff\0",
-    }
-    return Message(op=2, xid=7, chaddr=MAC, yiaddr=IP, options=options)
-
-
-def udp(payload: bytes = b"payload") -> bytes:
-    return frame.build(
-        payload,
-        source_mac=SERVER_MAC,
-        destination_mac=MAC,
-        source=SERVER,
-        destination=IP,
-        source_port=67,
-        destination_port=68,
-    )
-
+from tests.core.dhcp import IP, MAC, SERVER, SERVER_MAC, ack, framed
 
 # Options
 
@@ -241,7 +214,7 @@ def test_an_unknown_type_is_none() -> None:
 
 def test_a_frame_survives_the_wire() -> None:
     for payload in (b"", b"x", b"xy", bytes(300)):
-        datagram = frame.parse(udp(payload))
+        datagram = frame.parse(framed(payload))
         assert datagram is not None
         assert (datagram.payload, datagram.source_mac, datagram.destination_port) == (payload, SERVER_MAC, 68)
 
@@ -255,13 +228,13 @@ def test_the_sums_are_those_of_a_known_packet() -> None:
 
 
 def test_padding_is_cut_off() -> None:
-    datagram = frame.parse(udp(b"x") + b"\xee" * 20)
+    datagram = frame.parse(framed(b"x") + b"\xee" * 20)
     assert datagram is not None
     assert datagram.payload == b"x"
 
 
 def test_a_sum_that_is_not_ready_is_not_looked_at() -> None:
-    data = bytearray(udp())
+    data = bytearray(framed(b"payload"))
     data[40:42] = b"\x12\x34"
     assert frame.parse(bytes(data)) is None
     assert frame.parse(bytes(data), checksum_ready=False) is not None
@@ -282,20 +255,20 @@ def _with_ip(data: bytes, at: int, new: bytes) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        udp()[:41],
-        udp()[:12] + b"\x86\xdd" + udp()[14:],
-        udp()[:24] + b"\0\0" + udp()[26:],  # the header's sum
-        _with_ip(udp(), 0, b"\x44"),  # ihl 4
-        _with_ip(udp(), 0, b"\x4f"),  # ihl 15 reaches beyond
-        _with_ip(udp(), 0, b"\x65"),
-        _with_ip(udp(), 2, b"\xff\xff"),  # longer than the frame
-        _with_ip(udp(), 2, b"\x00\x1b"),  # shorter than the headers
-        _with_ip(udp(), 6, b"\x20\x00"),  # more fragments
-        _with_ip(udp(), 6, b"\x00\x01"),  # a later fragment
-        _with_ip(udp(), 9, b"\x06"),
-        udp()[:38] + b"\x00\x07" + udp()[40:],  # UDP length below its header
-        udp()[:38] + b"\x00\xff" + udp()[40:],
-        udp()[:-1] + b"\0",  # damaged payload
+        framed(b"payload")[:41],
+        framed(b"payload")[:12] + b"\x86\xdd" + framed(b"payload")[14:],
+        framed(b"payload")[:24] + b"\0\0" + framed(b"payload")[26:],  # the header's sum
+        _with_ip(framed(b"payload"), 0, b"\x44"),  # ihl 4
+        _with_ip(framed(b"payload"), 0, b"\x4f"),  # ihl 15 reaches beyond
+        _with_ip(framed(b"payload"), 0, b"\x65"),
+        _with_ip(framed(b"payload"), 2, b"\xff\xff"),  # longer than the frame
+        _with_ip(framed(b"payload"), 2, b"\x00\x1b"),  # shorter than the headers
+        _with_ip(framed(b"payload"), 6, b"\x20\x00"),  # more fragments
+        _with_ip(framed(b"payload"), 6, b"\x00\x01"),  # a later fragment
+        _with_ip(framed(b"payload"), 9, b"\x06"),
+        framed(b"payload")[:38] + b"\x00\x07" + framed(b"payload")[40:],  # UDP length below its header
+        framed(b"payload")[:38] + b"\x00\xff" + framed(b"payload")[40:],
+        framed(b"payload")[:-1] + b"\0",  # damaged payload
     ],
 )
 def test_frames_that_are_dropped(data: bytes) -> None:
@@ -335,7 +308,7 @@ def run_filter(data: bytes) -> bool:
 
 
 def test_the_filter() -> None:
-    options = udp(ack().encode())
+    options = framed(ack().encode())
     assert run_filter(options)
     assert run_filter(_with_ip(options[:34] + b"\x01\x01\x01\x00" + options[34:], 0, b"\x46"))
     for other in (
@@ -347,7 +320,7 @@ def test_the_filter() -> None:
         options[:42] + b"\x01" + options[43:],  # a client's
         options[:278] + b"\0" + options[279:],  # the cookie
         options[:281],
-        udp(),
+        framed(b"payload"),
     ):
         assert not run_filter(other)
 
@@ -388,7 +361,7 @@ def test_fuzz_option_values(values: dict[int, bytes]) -> None:
 @given(st.binary(max_size=200), st.integers(0, 80), st.booleans())  # type: ignore[misc]
 def test_fuzz_frames(noise: bytes, at: int, ready: bool) -> None:
     frame.parse(noise, checksum_ready=ready)
-    data = bytearray(udp(bytes(60)))
+    data = bytearray(framed(bytes(60)))
     data[at : at + len(noise)] = noise
     frame.parse(bytes(data), checksum_ready=ready)
     run_filter(bytes(data))

@@ -12,7 +12,7 @@ from terwayd.dhcp.messages import Identity
 from terwayd.dhcp.options import Kind
 from terwayd.dhcp.packet import Message
 from terwayd.dhcp.receiver import Receiver
-from tests.core.test_dhcp_client import IP, SERVER, SERVER_MAC, reply
+from tests.core.dhcp import IP, SERVER_MAC, framed, reply
 
 OTHER = IPv4Address("192.0.2.99")
 MAC = bytes.fromhex("02bb00000001")
@@ -44,15 +44,7 @@ class Heard:
 
 def an_offer(xid: int, mac: bytes = MAC, port: int = 68, op: int = 2) -> bytes:
     asked = messages.discover(Identity(mac), xid, 0, None, rapid_commit=False).message
-    return frame.build(
-        replace(reply(asked, Kind.OFFER), op=op).encode(),
-        source_mac=SERVER_MAC,
-        destination_mac=mac,
-        source=SERVER,
-        destination=IP,
-        source_port=67,
-        destination_port=port,
-    )
+    return framed(replace(reply(asked, Kind.OFFER), op=op).encode(), port, mac)
 
 
 def test_an_answer_goes_to_who_asks_now() -> None:
