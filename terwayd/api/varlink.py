@@ -14,9 +14,9 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from terwayd.tasks import Tasks
 
@@ -100,15 +100,14 @@ class Server:
             connection.setblocking(False)
             if _peer_uid(connection) != 0:
                 return
-            channel, answered = _Channel(connection), False
-            try:
-                while message := await self._message(channel, answered):
-                    await self._call(channel, *message)
-                    answered = True
-            except (ConnectionError, TimeoutError) as error:
-                log.debug("a connection ended: %s", error or "its caller takes no answer")
-            finally:
-                channel.close_descriptors()
+            with _Channel(connection) as channel:
+                answered = False
+                try:
+                    while message := await self._message(channel, answered):
+                        await self._call(channel, *message)
+                        answered = True
+                except (ConnectionError, TimeoutError) as error:
+                    log.debug("a connection ended: %s", error or "its caller takes no answer")
 
     async def _message(self, channel: _Channel, answered: bool) -> tuple[bytes, list[int]] | None:
         """The next message, or None at the end: the caller's, ours, or that of our patience with it.
@@ -154,21 +153,22 @@ class Server:
         self, channel: _Channel, method: str, parameters: dict[str, Any], descriptors: list[int]
     ) -> dict[str, Any]:
         """The handler's answer; ConnectionError, and the handler cancelled, when the caller goes away first."""
-        call = asyncio.ensure_future(self._handler(method, parameters, descriptors))
-        gone = asyncio.ensure_future(channel.gone())
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if call.done():
-                return call.result()
-            raise ConnectionError("the caller went away during its call")
-        finally:
-            call.cancel()
-            gone.cancel()
-            await asyncio.gather(call, gone, return_exceptions=True)
+            with channel.at_its_end(task.cancel):
+                return await self._handler(method, parameters, descriptors)
+        except asyncio.CancelledError:
+            if not channel.over or task.uncancel() > 0:
+                raise
+            raise ConnectionError("the caller went away during its call") from None
 
 
 class _Channel:
-    """One connection: messages in, with the descriptors that came along, and messages out."""
+    """One connection: messages in, with the descriptors that came along, and messages out.
+
+    What comes is read when it comes, also during a call.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -176,14 +176,33 @@ class _Channel:
         self._buffer = bytearray()
         self._taken = 0  # bytes of the messages before the buffer
         self._descriptors: list[tuple[int, int]] = []  # each with the number of the byte that it came with
-        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._at_its_end: Callable[[], Any] | None = None
+        self._failure: Exception | None = None
+        self.over = False
+        """Whether nothing more will come."""
+        # By its number: of a socket object that it does not know yet the loop first makes an error text.
+        self._loop.add_reader(connection.fileno(), self._read)
+        self._read()  # who connects has sent already, as a rule
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.remove_reader(self._connection.fileno())
+        for _at, descriptor in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     async def receive(self) -> tuple[bytes, list[int]] | None:
         """The next message, or None at the end.  ValueError when it is too long."""
         while (end := self._buffer.find(b"\0")) < 0:
-            if self._ended:
+            if self._failure is not None:
+                raise self._failure
+            if self.over:
                 return None
-            await self._fill()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         message = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         self._taken += end + 1
@@ -191,44 +210,50 @@ class _Channel:
         self._descriptors = [pair for pair in self._descriptors if pair[0] > self._taken]
         return message, descriptors
 
-    async def gone(self) -> None:
-        """Return when the other end has closed; what it sends meanwhile is kept."""
-        while not self._ended:
-            await self._fill()
+    @contextlib.contextmanager
+    def at_its_end(self, work: Callable[[], Any]) -> Iterator[None]:
+        """Have `work` done once nothing more will come, in this context."""
+        self._at_its_end = work
+        if self.over:
+            work()
+        try:
+            yield
+        finally:
+            self._at_its_end = None
 
-    async def _fill(self) -> None:
-        await self._ready(self._loop.add_reader, self._loop.remove_reader)
+    def _read(self) -> None:
         try:
             data, descriptors, flags, _ = socket.recv_fds(
                 self._connection, _CHUNK, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
             )
-        except BlockingIOError:
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end(ConnectionError(error.strerror))
             return
         self._buffer += data
         # The kernel ends a read behind the write that descriptors came with, never before it.
         self._descriptors += [(self._taken + len(self._buffer), descriptor) for descriptor in descriptors]
-        self._ended = not data
         if len(self._buffer) > MAX_MESSAGE or len(self._descriptors) > _MAX_DESCRIPTORS:
-            raise ValueError("a message is too long")
-        if flags & socket.MSG_CTRUNC:
+            self._end(ValueError("a message is too long"))
+        elif flags & socket.MSG_CTRUNC:
             log.warning("a call is not served: no descriptor is free for the one that came with it")
-            raise ConnectionError("a descriptor was lost")
+            self._end(ConnectionError("a descriptor was lost"))
+        elif not data:
+            self._end(None)
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _end(self, failure: Exception | None) -> None:
+        self._loop.remove_reader(self._connection.fileno())
+        self._failure, self.over = failure, True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._at_its_end is not None:
+            self._at_its_end()
 
     async def send(self, data: bytes) -> None:
         await self._loop.sock_sendall(self._connection, data)
-
-    async def _ready(self, add: Callable[..., Any], remove: Callable[[Any], Any]) -> None:
-        future: asyncio.Future[None] = self._loop.create_future()
-        add(self._connection, lambda: None if future.done() else future.set_result(None))
-        try:
-            await future
-        finally:
-            remove(self._connection)
-
-    def close_descriptors(self) -> None:
-        for _, descriptor in self._descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
 
 
 def _failed(error: VarlinkError) -> dict[str, Any]:

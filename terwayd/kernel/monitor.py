@@ -1,7 +1,7 @@
 """A doorbell for the host's network: rings when a link, an address or a route has changed, or whatever is asked for.
 
 Its messages are never read as data, so that none that is lost is missed: who hears it looks for
-himself.  A burst rings once.
+himself.  A burst rings once, and is read once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,21 @@ class Monitor:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.setblocking(False)
         self._socket.bind((0, groups))
-        self._loop.add_reader(self._socket, self._drain)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._socket.fileno(), self._begin)
+
+    def _begin(self) -> None:
+        """What comes now can wait in the socket: whatever is under way has the processor meanwhile."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._timer = self._loop.call_later(_DEBOUNCE, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._drain()
+        self._listen()
+        self._on_change()
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -44,15 +58,9 @@ class Monitor:
                     self.vanished = True
                 else:
                     self.vanished |= int.from_bytes(message[4:6], sys.byteorder) == _RTM_DELLINK
-        if self._timer is None:
-            self._timer = self._loop.call_later(_DEBOUNCE, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        self._on_change()
 
     def close(self) -> None:
-        self._loop.remove_reader(self._socket)
+        self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         if self._timer is not None:
             self._timer.cancel()

@@ -165,19 +165,22 @@ class Netlink:
         mac: str,
         peer_mac: str,
         mtu: int,
-        bridge: int,
-        alias: str,
-        hairpin: bool = False,
     ) -> None:
-        """A veth pair, its end `name` here and up in the bridge, its end `peer` in the namespace `netns`.
+        """A veth pair, its end `name` here, its end `peer` in the namespace `netns`, both down.
 
         Raises KernelError with EEXIST when either name is taken.
         """
-        pair = requests.new_veth(name, peer, netns=netns, mac=mac, peer_mac=peer_mac, mtu=mtu, bridge=bridge)
+        pair = requests.new_veth(name, peer, netns=netns, mac=mac, peer_mac=peer_mac, mtu=mtu)
         self._requests.send(pair)
-        # The kernel takes no alias in the creating message.  A port has no business with IPv6.
-        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
-        self._requests.send(requests.set_link(name, alias=alias), requests.set_port(name, hairpin=hairpin))
+        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")  # a port has no business with IPv6
+
+    def join(self, name: str, bridge: int, *, alias: str, hairpin: bool = False) -> None:
+        """Make an interface a port of the bridge with this index, up; it may be that already."""
+        self._requests.send(
+            requests.set_link(name, master=bridge, alias=alias),
+            requests.set_port(name, hairpin=hairpin),
+            requests.set_link(name, up=True),
+        )
 
     def add_pair(self, name: str, peer: str, *, mtu: int) -> None:
         """A veth pair with both ends here, down."""

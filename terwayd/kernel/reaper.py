@@ -10,62 +10,108 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import secrets
 import socket
+import threading
+import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 from terwayd.errors import KernelError
 from terwayd.kernel.requests import Requests, delete_group, delete_link, set_link
 
 _LOOK_S = 0.0005
-_SPIN_S = 0.002  # for so long it is looked without a pause when nothing else is being deleted
+_SOON_S = 0.002
 _THREADS = 4  # of those, all but one wait in the kernel
 
 
+class Leaving:
+    """An interface that is being deleted; `alone` when nobody waited for another one at the time."""
+
+    def __init__(self, name: str, *, alone: bool) -> None:
+        self.alone = alone
+        self._name = name
+        self.loop = asyncio.get_running_loop()
+        self._finished: asyncio.Future[None] = self.loop.create_future()
+
+    async def gone(self) -> None:
+        """Return when no interface has the name any more.  KernelError when the kernel refuses."""
+        while not self._finished.done() and is_there(self._name):  # the kernel tells it much later
+            await asyncio.wait({self._finished}, timeout=_LOOK_S)
+        if self._finished.done():
+            self._finished.result()
+
+    def finish(self, failure: Exception | None) -> None:
+        if self._finished.done():
+            return
+        if failure is None:
+            self._finished.set_result(None)
+        else:
+            self._finished.set_exception(failure)
+            self._finished.exception()  # whoever waits gets it; one who saw the interface go needs it no more
+
+
 class Reaper:
-    """Deletes interfaces of the network namespace that the process is in.  Use it from the event loop's thread."""
+    """Deletes interfaces of the network namespace that the process is in.  Use it from the event loop's thread.
+
+    Its threads wait for a semaphore of the kernel's, which wakes one of them; those of a queue wake each other.
+    """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="reaper")
-        self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
-        self._under_way = 0
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+        self._threads: list[threading.Thread] = []
+        self._waiting: deque[tuple[str, Leaving]] = deque()
+        self._awaited = 0
+        self._closed = False
 
-    async def delete(self, name: str) -> None:
-        """Return when no interface is called `name` any more.  KernelError when the kernel refuses."""
-        loop = asyncio.get_running_loop()
-        finished: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((name, finished))
-        self._executor.submit(self._work, loop)
-        self._under_way += 1
-        spin_until = loop.time() + _SPIN_S
-        try:
-            while not finished.done() and is_there(name):  # the kernel tells it much later
-                alone = self._under_way == 1 and loop.time() < spin_until
-                await asyncio.sleep(0 if alone else _LOOK_S)
-        finally:
-            self._under_way -= 1
-        if finished.done():
-            finished.result()
+    def delete(self, name: str) -> Leaving:
+        """Have an interface deleted; `forget()` when it is not waited for any more."""
+        leaving = Leaving(name, alone=self._awaited == 0)
+        self._waiting.append((name, leaving))
+        self._awaited += 1
+        os.eventfd_write(self._bell, 1)
+        while len(self._threads) < _THREADS:
+            self._threads.append(threading.Thread(target=self._work, name="reaper"))
+            self._threads[-1].start()
+        return leaving
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        taken = []
-        with contextlib.suppress(IndexError):
-            while True:
-                taken.append(self._waiting.popleft())
-        if not taken:
-            return
+    def forget(self) -> None:
+        """Nobody waits for one of them any more."""
+        self._awaited -= 1
+
+    def _work(self) -> None:
+        while True:
+            os.eventfd_read(self._bell)
+            taken = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    taken.append(self._waiting.popleft())
+            if taken:
+                self._delete([name for name, _ in taken], [leaving for _, leaving in taken])
+            elif self._closed:
+                return
+
+    def _delete(self, names: list[str], leaving: list[Leaving]) -> None:
         failure = None
         try:
-            _delete([name for name, _ in taken])
+            _delete(names)
         except (KernelError, OSError) as error:
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(_settle, [finished for _, finished in taken], failure)
+            leaving[0].loop.call_soon_threadsafe(_settle, leaving, failure)
 
     def close(self) -> None:
         """Wait until the kernel has finished with all of them."""
-        self._executor.shutdown(wait=True)
+        self._closed = True
+        os.eventfd_write(self._bell, len(self._threads) or 1)
+        for thread in self._threads:
+            thread.join()
+        os.close(self._bell)
+
+
+def _settle(ended: list[Leaving], failure: Exception | None) -> None:
+    for leaving in ended:
+        leaving.finish(failure)
 
 
 def _delete(names: list[str]) -> None:
@@ -78,21 +124,20 @@ def _delete(names: list[str]) -> None:
         requests.send(*together, delete_group(group))
 
 
-def _settle(futures: list[asyncio.Future[None]], failure: Exception | None) -> None:
-    for future in futures:
-        if future.done():
-            continue
-        if failure is None:
-            future.set_result(None)
-        else:
-            future.set_exception(failure)
-            future.exception()  # whoever waits gets it; one who saw the interface go needs it no more
-
-
 def is_there(name: str) -> bool:
     """Whether an interface of our namespace is called `name`: costs the same however many there are."""
     try:
         socket.if_nametoindex(name)
     except OSError:
         return False
+    return True
+
+
+def is_gone_soon(name: str) -> bool:
+    """Wait 2 ms at most for an interface to be gone.  Blocking: an event loop would not wait for less than 1 ms."""
+    until = time.monotonic() + _SOON_S
+    while is_there(name):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.00003)
     return True

@@ -45,32 +45,40 @@ class Request:
     fine: tuple[int, ...] = ()
 
 
-def new_veth(name: str, peer: str, *, netns: int, mac: str, peer_mac: str, mtu: int, bridge: int) -> Request:
-    """A veth pair, its end `name` here in the bridge, its end `peer` in the namespace of the descriptor."""
+def new_veth(name: str, peer: str, *, netns: int, mac: str, peer_mac: str, mtu: int) -> Request:
+    """A veth pair, its end `name` here, its end `peer` in the namespace of the descriptor."""
     other = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, peer) + _mac(peer_mac) + _number(_MTU, mtu)
     info = _text(_KIND, "veth") + _attribute(_DATA, _attribute(_PEER, other + _number(_NET_NS_FD, netns)))
     body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, name) + _mac(mac) + _number(_MTU, mtu)
-    body += _number(_MASTER, bridge) + _attribute(_LINKINFO, info)
+    body += _attribute(_LINKINFO, info)
     return Request(f"ip link add {name} type veth peer {peer}", _NEWLINK, _CREATE | _EXCLUSIVE, body)
 
 
 def set_link(
-    name: str, *, up: bool = False, alias: str = "", mtu: int = 0, group: int = 0, fine: tuple[int, ...] = ()
+    name: str,
+    *,
+    up: bool = False,
+    alias: str = "",
+    mtu: int = 0,
+    group: int = 0,
+    master: int = 0,
+    fine: tuple[int, ...] = (),
 ) -> Request:
     body = _LINK.pack(0, 0, 0, _IFF_UP if up else 0, _IFF_UP if up else 0) + _text(_IFNAME, name)
     body += _attribute(_IFALIAS, alias.encode()) if alias else b""
     body += _number(_MTU, mtu) if mtu else b""
     body += _number(_GROUP, group) if group else b""
+    body += _number(_MASTER, master) if master else b""
     return Request(f"ip link set {name}{' up' if up else ''}", _NEWLINK, 0, body, fine)
 
 
 def set_port(name: str, *, hairpin: bool) -> Request:
-    """A port of a bridge, up: it takes no part in a spanning tree; `hairpin`: it may hear what it sent itself."""
+    """A port of a bridge: it takes no part in a spanning tree; `hairpin`: it may hear what it sent itself."""
     data = b"".join(
         _attribute(kind, bytes([on])) for kind, on in ((_BRPORT_GUARD, 1), (_BRPORT_MODE, hairpin))
     )
     info = _text(_SLAVE_KIND, "bridge") + _attribute(_SLAVE_DATA, data)
-    body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + _text(_IFNAME, name) + _attribute(_LINKINFO, info)
+    body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, name) + _attribute(_LINKINFO, info)
     return Request(
         f"bridge link set dev {name} guard on hairpin {'on' if hairpin else 'off'}", _NEWLINK, 0, body
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from terwayd.errors import KernelError
@@ -23,7 +24,11 @@ def read_sysctls(keys: tuple[str, ...], *devs: str) -> dict[str, str]:
 def write_sysctl(key: str, value: str) -> None:
     """Set /proc/sys/`key`; a key that this kernel does not have is left out."""
     try:
-        Path("/proc/sys", key).write_text(value)
+        file = os.open(f"/proc/sys/{key}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(file, value.encode())
+        finally:
+            os.close(file)
     except FileNotFoundError:
         return
     except OSError as error:

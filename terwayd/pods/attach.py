@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface
 from typing import Any
@@ -197,7 +197,7 @@ class Attachments:
             trace.mark("row")
             await to_its_end(self._replace_older(wanted, wish, heir))
             self._known[key] = wanted
-            plugging = self._worker.submit(self._ports.plug, wanted, descriptor, self.lan.bridge)
+            plugging = self._worker.submit(self._ports.plug, wanted, descriptor)
             if not wish.static:  # the DISCOVER leaves before the veth is built
                 leasing = asyncio.ensure_future(self._lease(wanted, wish))
             try:
@@ -261,7 +261,7 @@ class Attachments:
         address, with_prefix = wish.address
         if not with_prefix:
             address = IPv4Interface((address.ip, self.lan.prefix))
-        await self._worker.call(lambda _: self._ports.admit(wanted, address.ip))  # so that it may ask
+        await self._worker.call(self._ports.join, wanted, address.ip)  # so that it may ask
         return await self._leases.claim(wanted, address, descriptor)
 
     async def _undo(
@@ -327,9 +327,10 @@ class Attachments:
             if known is not None:
                 trace = Trace()
                 lease = self._leases.of(key)
-                self._leases.give_back(known)
+                leaving = self._unplug(known)
+                self._leases.give_back(known)  # while the kernel deletes: the server hears of it behind that
                 trace.mark("release")
-                await self._unplug(known)
+                await leaving
                 trace.mark("veth")
                 self._rows.strike(key)
                 self._known.pop(key, None)  # a new sandbox of the pod may have done the same meanwhile
@@ -368,9 +369,9 @@ class Attachments:
                 log.info("%s went without a DEL", known)
                 await self.delete(known.key)
 
-    async def _unplug(self, known: Attachment) -> None:
+    def _unplug(self, known: Attachment) -> Awaitable[None]:
         self.upkeep.detached(known.key)
-        await self._ports.unplug(known)
+        return self._ports.unplug(known)
 
     def close(self) -> None:
         """Wait until the kernel has finished with what was detached; nothing is given back any more."""

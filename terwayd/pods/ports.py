@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 
 from terwayd.config import Config, Network
 from terwayd.dhcp.lease import Lease
 from terwayd.kernel.netlink import Netlink
-from terwayd.kernel.reaper import Reaper
+from terwayd.kernel.reaper import Leaving, Reaper, is_gone_soon
 from terwayd.kernel.worker import Worker
-from terwayd.model import Link
 from terwayd.pods import veth
 from terwayd.pods.attached import Lan
 from terwayd.pods.firewall import Firewall
@@ -63,29 +62,40 @@ class Ports:
     def admit(self, known: Attachment, *addresses: IPv4Address) -> None:
         self._firewall.admit(self.port(known, *addresses))
 
-    def plug(self, netlink: Netlink, known: Attachment, descriptor: int, bridge: Link) -> veth.Opened:
+    def plug(self, netlink: Netlink, known: Attachment, descriptor: int) -> veth.Opened:
         if known.service_cidrs:
             self._firewall.serve()
-        self.admit(known)  # first: the pod may send as soon as it has its end
-        return veth.plug(
-            netlink,
-            known,
-            descriptor,
-            bridge=bridge.index,
-            mtu=bridge.mtu,
-            ipv6=self.config.pods.ipv6 == "slaac",
-            hairpin=self._firewall.services,
-        )
+        mtu = self.lan.bridge.mtu
+        return veth.plug(netlink, known, descriptor, mtu=mtu, ipv6=self.config.pods.ipv6 == "slaac")
+
+    def join(self, netlink: Netlink, known: Attachment, *addresses: IPv4Address) -> None:
+        """A port of the bridge, up, and held to `addresses` from the start."""
+        self.admit(known, *addresses)
+        veth.join(netlink, known, self.lan.bridge.index, hairpin=self._firewall.services)
 
     def configure(
         self, netlink: Netlink, known: Attachment, opened: veth.Opened, inside: veth.Inside
     ) -> None:
-        self.admit(known, inside.address.ip)
+        self.join(netlink, known, inside.address.ip)
         veth.configure(netlink, opened, inside)
 
-    async def unplug(self, known: Attachment) -> None:
-        await self._reaper.delete(known.host_ifname)
+    def unplug(self, known: Attachment) -> Awaitable[None]:
+        """Take it out: that begins with this call, and has ended when what it returns was awaited."""
+        return self._see_off(known, self._reaper.delete(known.host_ifname))
+
+    async def _see_off(self, known: Attachment, leaving: Leaving) -> None:
+        try:
+            if leaving.alone and await self._worker.call(self._dismiss_soon, known.host_ifname):
+                return
+            await leaving.gone()
+        finally:
+            self._reaper.forget()
         await self.dismiss(known)
+
+    def _dismiss_soon(self, _: Netlink, name: str) -> bool:
+        if left := is_gone_soon(name):
+            self._firewall.dismiss(name)
+        return left
 
     async def dismiss(self, known: Attachment) -> None:
         """Let nothing through any more, where there is no veth yet."""

@@ -51,16 +51,14 @@ def plug(
     attachment: Attachment,
     namespace: int,
     *,
-    bridge: int,
     mtu: int,
     ipv6: bool,
-    hairpin: bool = False,
 ) -> Opened:
-    """Make the veth pair, one end in the bridge, the other down in the pod's namespace; in the netlink thread.
+    """Make the veth pair, one end here, the other in the pod's namespace, both down; in the netlink thread.
 
-    Raises CniError when the pod has an interface of that name already, or the bridge is gone.
+    Raises CniError when the pod has an interface of that name already.
     """
-    _make(netlink, attachment, namespace, bridge=bridge, mtu=mtu, hairpin=hairpin)
+    _make(netlink, attachment, namespace, mtu=mtu)
     try:
         with netns.inside(namespace):
             return _prepare(attachment.ifname, ipv6=ipv6)
@@ -69,9 +67,7 @@ def plug(
         raise
 
 
-def _make(
-    netlink: Netlink, attachment: Attachment, namespace: int, *, bridge: int, mtu: int, hairpin: bool
-) -> None:
+def _make(netlink: Netlink, attachment: Attachment, namespace: int, *, mtu: int) -> None:
     try:
         netlink.add_veth(
             attachment.host_ifname,
@@ -80,18 +76,13 @@ def _make(
             mac=host_mac(attachment),
             peer_mac=attachment.mac,
             mtu=mtu,
-            bridge=bridge,
-            alias=str(attachment)[:255],
-            hairpin=hairpin,
         )
     except KernelError as error:
         if error.errno != errno.EEXIST:
-            if bridge not in {link.index for link in netlink.links()}:
-                raise CniError(11, "the bridge is gone, and is just being made anew") from None
             raise
         if netlink.link(attachment.host_ifname) is not None:  # left by an ADD that never ended
             netlink.delete_link(attachment.host_ifname)
-            _make(netlink, attachment, namespace, bridge=bridge, mtu=mtu, hairpin=hairpin)
+            _make(netlink, attachment, namespace, mtu=mtu)
             return
         raise CniError(
             4,
@@ -106,6 +97,17 @@ def _prepare(ifname: str, *, ipv6: bool) -> Opened:
     if not ipv6:
         write_sysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "1")
     return Opened(Requests(), socket.if_nametoindex(ifname))
+
+
+def join(netlink: Netlink, attachment: Attachment, bridge: int, *, hairpin: bool) -> None:
+    """The host's end into the bridge, and up; in the netlink thread.  Raises CniError when the bridge is gone."""
+    try:
+        alias = str(attachment)[:255]
+        netlink.join(attachment.host_ifname, bridge, alias=alias, hairpin=hairpin)
+    except KernelError:
+        if bridge in {link.index for link in netlink.links()}:
+            raise
+        raise CniError(11, "the bridge is gone, and is just being made anew") from None
 
 
 def configure(_: Netlink, opened: Opened, inside: Inside) -> None:

@@ -307,11 +307,12 @@ def bridges_and_pods() -> None:
                 mac="02:00:00:00:00:01",
                 peer_mac="02:00:00:00:00:02",
                 mtu=1400,
-                bridge=bridge.index,
-                alias="default/web-0",
             )
 
         veth("tw0", "eth0")
+        assert "state DOWN" in run("ip", "link", "show", "tw0")
+        for _ in range(2):  # the second time it is there
+            netlink.join("tw0", bridge.index, alias="default/web-0")
         host_end = netlink.link("tw0")
         assert host_end is not None
         assert (host_end.mac, host_end.mtu, host_end.master) == ("02:00:00:00:00:01", 1400, bridge.index)
