@@ -13,8 +13,9 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Interface
-from typing import Any
+from typing import Any, ParamSpec
 from weakref import WeakValueDictionary
 
 from terwayd.config import Config, Network
@@ -44,6 +45,8 @@ from terwayd.store import Store
 from terwayd.tasks import ended, to_its_end
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 
 @dataclass(slots=True)
@@ -220,14 +223,22 @@ class Attachments:
         finally:
             if opened is not None:
                 opened.close()
-        self._engine.announce(key)
-        told = about(ATTACHED, wanted, lease.address.ip)
-        server = "" if is_static(lease) else f" from {lease.server}"
-        log.info("%s has %s%s", wanted, lease.address, server, extra=told)
         trace.mark("written")
         log.debug("%s: %s", wanted, trace)
-        self._on_change()
+        _behind_the_answer(self._tell_attached, wanted, lease)
         return Attached(wanted, lease, inside.routes, self._ports.mtu(lease), self.lan.bridge.mac)
+
+    def _tell_attached(self, known: Attachment, lease: Lease) -> None:
+        self._engine.announce(known.key)
+        told = about(ATTACHED, known, lease.address.ip)
+        server = "" if is_static(lease) else f" from {lease.server}"
+        log.info("%s has %s%s", known, lease.address, server, extra=told)
+        self._on_change()
+
+    def _tell_detached(self, known: Attachment, lease: Lease | None) -> None:
+        told = about(DETACHED, known, lease.address.ip if lease is not None else "")
+        log.info("%s is detached", known, extra=told)
+        self._on_change()
 
     @property
     def served(self) -> bool:
@@ -336,9 +347,7 @@ class Attachments:
                 self._known.pop(key, None)  # a new sandbox of the pod may have done the same meanwhile
                 trace.mark("row")
                 log.debug("%s: %s", known, trace)
-                told = about(DETACHED, known, lease.address.ip if lease is not None else "")
-                log.info("%s is detached", known, extra=told)
-                self._on_change()
+                _behind_the_answer(self._tell_detached, known, lease)
             else:  # its row may be lost
                 await self._worker.call(lambda netlink: netlink.delete_link(host_ifname(key)))
 
@@ -390,3 +399,8 @@ class Attachments:
         """What the engine tells of the client of `key`."""
         if key in self._known and key not in self._adding:
             self.upkeep.on_event(key, event)
+
+
+def _behind_the_answer(work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Do `work` once whoever is woken by the caller's end has gone on: timers have their turn after that."""
+    asyncio.get_running_loop().call_later(0, partial(work, *args, **kwargs))
