@@ -23,13 +23,14 @@ def run(
     client: Client, *, pod: str = "", follow: bool = False, lines: int = 100, as_json: bool = False
 ) -> int:
     """Show the last `lines` entries, and with `follow` those that come; journalctl's exit status."""
-    command = ["journalctl", f"--unit={UNIT}", f"--lines={lines}", "--no-pager"]
+    command = ["journalctl", f"--unit={UNIT}", f"--lines={lines}", "--no-pager", "--no-hostname"]
     command += ["--follow"] if follow else []
     command += _of(_full_name(client, pod)) if pod else []
     if not as_json:
         sys.stdout.flush()
         try:
-            os.execvp(command[0], command)  # noqa: S606
+            # Without a link to the manual in each line, of a character that few fonts have.
+            os.execvpe(command[0], command, {**os.environ, "SYSTEMD_URLIFY": "0"})  # noqa: S606
         except FileNotFoundError:
             raise _no_journal() from None
     with _journalctl(*command, "--output=json") as process:
@@ -52,11 +53,13 @@ def _full_name(client: Client, pod: str) -> str:
 
 
 def _of(name: str) -> list[str]:
-    """What selects the entries of a pod: its field, where there are such entries, else its name in the text."""
+    """What selects the entries of a pod, in any namespace when none is named: its field, where there are such entries,
+    else its name in the text."""
     with _journalctl("journalctl", f"--field={FIELD}") as process:
         assert process.stdout is not None
-        if name in process.stdout.read().splitlines():
-            return [f"{FIELD}={name}"]
+        pods = process.stdout.read().splitlines()
+    if fields := [f"{FIELD}={pod}" for pod in pods if name in (pod, pod.rpartition("/")[2])]:
+        return fields
     return ["--case-sensitive=yes", f"--grep=(^|[^\\w/.-]){re.escape(name)}($|[^\\w.-])"]
 
 

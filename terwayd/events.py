@@ -22,6 +22,7 @@ ADDRESS_CONFLICT: Final = "d69ba036b5ef4324b776aaff03392320"
 NO_ANSWER: Final = "d401e025a8a747ce8a383b60859602c6"
 RELOADED: Final = "64cbefde48604980873dd05bb484cfc3"
 NOT_RELOADED: Final = "e12029425a754e9898633a9008b2c3d0"
+REFUSED: Final = "18397100bff34ea9b89a822a779fd920"
 
 
 class Pod(Protocol):
@@ -31,10 +32,13 @@ class Pod(Protocol):
     def mac(self) -> str: ...
 
 
-def about(event: str, pod: Pod | None = None, ip: object = "") -> dict[str, str]:
-    """The fields of a line about `event`, of `pod`, with its address; for a log call's `extra`."""
+def about(event: str, pod: Pod | str = "", ip: object = "") -> dict[str, str]:
+    """The fields of a line about `event`, of `pod` or of one whose name alone is known, with its address; for a
+    log call's `extra`."""
     fields = {"MESSAGE_ID": event}
-    if pod is not None:
+    if isinstance(pod, str):
+        fields |= {"TERWAY_POD": pod} if pod else {}
+    else:
         fields |= {"TERWAY_POD": str(pod), "TERWAY_MAC": pod.mac}
     if ip:
         fields["TERWAY_IP"] = str(ip)

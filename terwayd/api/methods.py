@@ -15,13 +15,14 @@ from terwayd.api.findings import findings
 from terwayd.api.replies import POD_KEYS, host_dict, plan_dict, pod_dict, standing_dict
 from terwayd.api.varlink import VarlinkError, invalid
 from terwayd.clock import boottime
-from terwayd.cni import protocol, verbs
+from terwayd.cni import asked, protocol, verbs
 from terwayd.condition import Condition
 from terwayd.config import Reload, values
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.table import State
 from terwayd.errors import DhcpError, TerwayError
+from terwayd.events import REFUSED, about
 from terwayd.node import Node
 from terwayd.pods.identity import Attachment
 from terwayd.pods.static import is_static
@@ -94,7 +95,8 @@ class Methods:
             return result
         except TerwayError as error:
             code = error.cni_code
-            log.warning("CNI %s: %s", environment.get("CNI_COMMAND", ""), error)
+            verb, pod = environment.get("CNI_COMMAND", ""), asked.who(environment)
+            log.warning("CNI %s%s: %s", verb, f" of {pod}" if pod else "", error, extra=about(REFUSED, pod))
             told = protocol.error(error, protocol.version_of(stdin))
             raise VarlinkError(f"{INTERFACE}.CniFailed", told) from None
         finally:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from ipaddress import IPv4Interface, IPv4Network, ip_interface
 from typing import Any
 
+from terwayd.cni import protocol
 from terwayd.cni.protocol import Call, Dns
 from terwayd.errors import CniError
-from terwayd.pods.identity import Wish
+from terwayd.pods.identity import Wish, name_of
 
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 CAPABILITIES = ("mac", "ips", "dns", ANNOTATIONS)
@@ -41,6 +42,13 @@ def wish(call: Call) -> Wish:
         service_cidrs=_service_cidrs(call.config),
         antispoof=_antispoof(call),
     )
+
+
+def who(environment: Mapping[str, str]) -> str:
+    """The pod that a call is about, for the journal; "" for none.  Never fails, as a call may be all wrong."""
+    args = protocol.arguments(environment)
+    container = environment.get("CNI_CONTAINERID", "").encode(errors="replace").decode()
+    return name_of(args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", ""), container)
 
 
 def dns(call: Call, leased: Dns) -> Dns:

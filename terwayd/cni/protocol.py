@@ -118,7 +118,7 @@ def parse(environment: Mapping[str, str], stdin: str) -> Call:
         raise CniError(4, f"CNI_CONTAINERID={container_id!r} is not made of letters, digits, '_', '.', '-'")
     if ifname and not _is_interface(ifname):
         raise CniError(4, f"CNI_IFNAME={ifname!r} is no interface name: 1 to 15 bytes without / : % or space")
-    args = _args(environment.get("CNI_ARGS", ""))
+    args = arguments(environment)
     return Call(
         command, version, network, container_id, environment.get("CNI_NETNS", ""), ifname, args, config
     )
@@ -144,9 +144,9 @@ def _is_interface(name: str) -> bool:
     return bad is None and len(name.encode()) < 16 and name not in {".", ".."}
 
 
-def _args(text: str) -> dict[str, str]:
+def arguments(environment: Mapping[str, str]) -> dict[str, str]:
     """CNI_ARGS, "K=V;K=V": a part without "=" is left out; what is no UTF-8 becomes "?"."""
-    known = text.encode(errors="replace").decode()
+    known = environment.get("CNI_ARGS", "").encode(errors="replace").decode()
     return dict(part.split("=", 1) for part in known.split(";") if "=" in part)
 
 

@@ -53,8 +53,7 @@ class Attachment:
         return self.client_id or self.mac
 
     def __str__(self) -> str:
-        name = self.name or short_id(self.container_id)
-        return f"{self.namespace}/{name}" if self.namespace else name
+        return name_of(self.namespace, self.name, self.container_id)
 
     def identity(self, dhcp: DhcpConfig) -> Identity:
         return Identity(
@@ -126,6 +125,12 @@ def host_ifname(key: Key) -> str:
 def is_host_end(name: str) -> bool:
     """Whether an interface is one that `host_ifname` names."""
     return re.fullmatch(r"tw[0-9a-f]{12}", name) is not None
+
+
+def name_of(namespace: str, name: str, container_id: str) -> str:
+    """What a pod is called where it is told of."""
+    name = name or short_id(container_id)
+    return f"{namespace}/{name}" if namespace else name
 
 
 def short_id(container_id: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from tests.booted.booted import Booted
 from tests.booted.test_package import attach, enable
 from tests.core.test_cli_golden import validate
-from tests.lab import Lan, eventually
+from tests.lab import Lan, ShimError, eventually
 
 pytestmark = pytest.mark.booted
 
@@ -42,6 +42,15 @@ def test_the_log_of_one_pod(booted: Booted, lan: Lan) -> None:
         assert line["message"] == "default/web-0 is detached"
         booted.run("kill $(pidof journalctl)")
     assert "is detached" in booted.run("terwayctl logs default/web-0").stdout
+    # And so has one that could not be attached.
+    booted.write("/etc/terway.toml", '[dhcp]\ntimeout = "1s"\n')
+    booted.systemctl("reload", "terwayd")
+    lan.dhcp.stop()
+    with pytest.raises(ShimError, match="no DHCP lease"):
+        attach(booted, lan, "late-0")
+    of_late = booted.run("terwayctl logs late-0").stdout
+    assert "CNI ADD of default/late-0: no DHCP lease for" in of_late
+    assert "web-0" not in of_late
     # Lines that have no field are found by their text, of the whole name only.
     assert "mybr0" in booted.run("terwayctl logs mybr0").stdout
     nothing = booted.run("terwayctl logs ybr0", check=False)

@@ -183,3 +183,11 @@ def test_an_interface_need_not_be_held_to_its_addresses(asking: dict[str, Any]) 
 def test_whether_it_is_held_to_them_is_said_clearly(asking: dict[str, Any]) -> None:
     with pytest.raises(CniError, match="is not true or false"):
         asked.wish(call(**asking))
+
+
+def test_who_a_call_is_about() -> None:
+    named = {"CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db-0", "CNI_CONTAINERID": "0" * 64}
+    assert asked.who(named) == "shop/db-0"
+    assert asked.who({"CNI_CONTAINERID": "0" * 64}) == "0" * 12
+    assert asked.who({"CNI_CONTAINERID": "web\udcff", "CNI_ARGS": "K8S_POD_NAME"}) == "web?"
+    assert asked.who({}) == ""
