@@ -1,4 +1,4 @@
-"""Makes docs/screens/ by running terwayctl on a node of the lab, as root: `python3 docs/screens.py`.
+"""Makes docs/screens/ by running terwayctl on a node of the lab, as root: `make deb`, then `python3 docs/screens.py`.
 
 Each command runs for real, on a terminal of 80 and one of 120 columns; what it writes there becomes a picture
 for a dark and one for a light page.
@@ -12,6 +12,7 @@ import io
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -20,6 +21,7 @@ import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
@@ -28,8 +30,10 @@ from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.lab import DhcpConfig, Lan, Node, eventually
-from tests.lab.machine import children
+from tests.booted import roots
+from tests.booted.booted import Booted
+from tests.lab import DhcpConfig, Lan, Node, Place, Pod, ShimError, eventually
+from tests.lab.machine import CHECKOUT, children
 
 SCREENS = Path(__file__).with_name("screens")
 WIDTHS = (80, 120)
@@ -69,7 +73,7 @@ class Shot:
 class Camera:
     """Takes pictures of commands on a node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Place) -> None:
         self.node = node
         self.shots: list[Shot] = []
 
@@ -111,7 +115,7 @@ class Camera:
         return "\n".join(parts)
 
 
-def run(node: Node, words: list[str], columns: int, typed: bytes) -> str:
+def run(node: Place, words: list[str], columns: int, typed: bytes) -> str:
     """What terwayctl writes to a terminal that wide; what it watches, it watches for one frame."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -120,7 +124,7 @@ def run(node: Node, words: list[str], columns: int, typed: bytes) -> str:
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env={"TERM": "xterm-256color"},
+        env={"TERM": "xterm-256color", "SYSTEMD_COLORS": "16"},  # journalctl's as the page's theme has them
     )
     os.close(slave)
     written = b""
@@ -220,15 +224,42 @@ def main() -> int:
         camera.shots.append(Shot("setup", "setup", "By hand, and kept by ENTER"))
         camera.shots.append(Shot("teardown", "teardown", "And back"))
         daemon.term()
-    with node_with_pods() as (_, camera.node):
-        on_probation(camera)
+    with node_with_pods() as (_, node):
+        camera.node = node
+        on_probation(camera, node)
+    with node_with_a_journal() as camera.node:
+        camera.take("logs", "logs", "The story")
+        camera.take("logs-pod", "logs db-1", "Of one pod")
     (SCREENS / "README.md").write_text(camera.index())
     return 0
 
 
-def on_probation(camera: Camera) -> None:
+@contextlib.contextmanager
+def node_with_a_journal() -> Iterator[Place]:
+    """A booted Debian with the package and pods, on which something has happened."""
+    package = next((CHECKOUT / "dist").glob("terwayd_*_all.deb"))
+    with Lan(DhcpConfig(lease="12h")) as lan, Booted("n1", roots.root()) as machine:
+        machine.interfaces()
+        shutil.copyfile(package, machine.path("/root/terwayd.deb"))
+        machine.prepare("apt-get install -y --no-install-recommends /root/terwayd.deb")
+        machine.write("/etc/terway.toml", CONFIG)
+        machine.boot(lan)
+        machine.systemctl("enable", "--now", "terwayd")
+        eventually(lambda: machine.run("terwayctl status", check=False).returncode == 0, 20, "ready")
+        pods = [Pod(cast("Node", machine), name, namespace, "", "eth0") for namespace, name in PODS]
+        for pod in pods:
+            pod.add()
+        pods[0].delete()
+        machine.ip("link set eth0 nomaster")
+        eventually(lambda: "mended" in machine.journal("-u", "terwayd"), 10, "it is mended and told")
+        lan.dhcp.stop(signal.SIGKILL)
+        with contextlib.suppress(ShimError):
+            Pod(cast("Node", machine), "db-1", "shop", "", "eth0").add()
+        yield machine
+
+
+def on_probation(camera: Camera, node: Node) -> None:
     """A takeover that waits for its confirmation, and both ends of it."""
-    node = camera.node
     daemon = node.start_daemon().wait_ready()
     node.terwayctl("teardown")
     node.terwayctl("setup")
