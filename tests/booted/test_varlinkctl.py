@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
 from tests.booted import roots
+from tests.core.test_docs import to_run
 from tests.lab import Lan
 from tests.lab.machine import CHECKOUT
 from tests.lab.node import SOCKET
@@ -38,6 +40,8 @@ def test_varlinkctl_lists_introspects_and_calls(lan: Lan) -> None:
     assert sorted(methods) == sorted(f"io.terway.{name}" for name in described)
     introspected = varlinkctl("introspect", SOCKET, "io.terway")
     assert all(f"method {name}(" in introspected for name in described)
+    [line] = to_run("docs/how-it-works.md", "run: varlinkctl")
+    assert json.loads(varlinkctl(*shlex.split(line)[1:]))["version"] == node.api("Status")["version"]
     status = json.loads(varlinkctl("--json=short", "call", SOCKET, "io.terway.Status", "{}"))
     assert status == node.api("Status") | {"pods": status["pods"]}
     [seen] = status["pods"]

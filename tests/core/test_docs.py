@@ -1,6 +1,7 @@
 """What README and docs/ say is so: keys, error texts, commands, checks, metrics, links, and files in them.
 
-Blocks that are run for real are read out by `block`: see tests/e2e/test_docs.py.
+Blocks that are run for real are read out by `block` and `to_run`, in tests anywhere; every command of the
+documents is in one of them, or in NOT_RUN.
 """
 
 from __future__ import annotations
@@ -28,6 +29,32 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "README.zh-CN.md"])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^ {4}(?! ?[●│|✔✘!→-]).*\n)+", re.MULTILINE)
+MARKER = re.compile(r"<!-- (run: [\w-]+) -->\n\n\Z")
+
+# The commands of the documents that no test runs, by why.
+NOT_RUN = {
+    "neither kubeadm nor kube-apiserver nor kubelet is in Debian": [
+        "kubeadm init --config cluster.yaml",
+        "kubeadm join 192.168.0.10:6443 --token ... --discovery-token-ca-cert-hash sha256:...",
+        "kubeadm reset --force",
+    ],
+    "they fetch from a registry: the image that is run is made in the test": [
+        "ctr images pull docker.io/library/busybox:latest"
+    ],
+    "nerdctl is not in Debian": [
+        "nerdctl run --detach --name web --network terway docker.io/library/busybox:latest sleep infinity",
+        "nerdctl inspect web --format '{{.NetworkSettings.IPAddress}}'",
+    ],
+    "they are typed on ESXi, or where VMware Workstation runs": [
+        "esxcli network vswitch standard portgroup policy security set -p 'VM Network'"
+        " --allow-promiscuous=true --allow-forged-transmits=true",
+        "esxcli network vswitch standard portgroup policy security get -p 'VM Network'",
+        "esxcli system settings advanced set -o /Net/ReversePathFwdCheckPromisc -i 1",
+        "chmod a+rw /dev/vmnet0",
+    ],
+    "they run the tests, look at the sources, and measure": ["make test", "make check", "make bench"],
+}
+UNRUN = {command for commands in NOT_RUN.values() for command in commands}
 
 
 def read(name: str) -> str:
@@ -42,6 +69,44 @@ def block(name: str, marker: str) -> str:
         return fence[2]
     assert indented is not None, f"{name}: nothing after {marker}"
     return re.sub(r"^ {4}", "", indented[0], flags=re.MULTILINE)
+
+
+def commands_of(text: str) -> list[str]:
+    """The command lines of a block, without comments."""
+    lines = (re.split(r"(?:^|\s+)#\s", line)[0].strip() for line in text.replace("\\\n", " ").splitlines())
+    return [re.sub(r"\s+", " ", line) for line in lines if line]
+
+
+def to_run(name: str, marker: str) -> list[str]:
+    """The command lines of a block that are to be run, as they are written."""
+    return [line for line in commands_of(block(name, marker)) if line not in UNRUN]
+
+
+def blocks_of_commands(path: Path) -> list[tuple[str, list[str]]]:
+    """The blocks of a document that are to be typed, each with the marker before it, "" for none.
+
+    A script counts as one command.
+    """
+    text = path.read_text()
+    found = [(match.start(), [match[2]]) for match in FENCE.finditer(text) if match[1] == "sh"]
+    outside = FENCE.sub(lambda match: re.sub(r"[^\n]", "`", match[0]), text)  # of the same length
+    found += [(match.start(), commands_of(match[0])) for match in INDENTED.finditer(outside)]
+    markers = [(MARKER.search(text, 0, start), commands) for start, commands in found]
+    return [(marker[1] if marker else "", commands) for marker, commands in markers]
+
+
+def test_every_command_runs_in_a_test() -> None:
+    """Or is in NOT_RUN: then it is run nowhere, and there."""
+    named = {str(path.relative_to(ROOT)): blocks_of_commands(path) for path in DOCS}
+    markers = {(name, marker) for name, blocks in named.items() for marker, _ in blocks if marker}
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    read_by_a_test = set(re.findall(r'"([\w./-]+\.md)",\s*"(run: [\w-]+)"', sources))
+    assert markers - read_by_a_test == set(), "no test reads these"
+    every = {command for blocks in named.values() for _, commands in blocks for command in commands}
+    run = {
+        command for blocks in named.values() for marker, commands in blocks if marker for command in commands
+    }
+    assert every - (run - UNRUN) == UNRUN
 
 
 def fenced(language: str) -> list[tuple[str, str]]:
@@ -107,6 +172,18 @@ def test_every_check_of_the_doctor_is_told_of() -> None:
     assert re.findall(r"^\| `([\w-]+)` \| (\w+) \|", table, re.MULTILINE) == [
         (check.code, check.group) for check in CHECKS
     ]
+
+
+def test_every_code_of_status_is_told_of() -> None:
+    codes = set()
+    for path in (ROOT / "terwayd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                first = node.args[0]
+                if node.func.id in ("Trouble", "_finding") and isinstance(first, ast.Constant):
+                    codes.add(str(first.value))
+    told = re.findall(r"^\| code `([\w-]+)` \|", read("docs/troubleshooting.md"), re.MULTILINE)
+    assert sorted(told) == sorted(codes)
 
 
 def names_of_metrics() -> set[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 NAME = "localhost/wait:1"
 BUSYBOX = Path("/usr/bin/busybox")  # Debian's busybox-static: runs in a root without libraries
-APPLETS = ("cat", "hostname", "ip", "ping", "sleep")
+APPLETS = ("cat", "hostname", "ip", "ping", "sh", "sleep")
 
 
 @cache

@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface
 
 import pytest
 
-from tests.core.test_docs import block
+from tests.core.test_docs import to_run
 from tests.lab import Lan, Node, eventually
 from tests.lab.node import SOCKET
 from tests.runtime import cgroup, image
@@ -85,7 +85,7 @@ def test_a_container_that_ends_without_a_del_gives_its_lease_back(
 ) -> None:
     """`ctr run --detach` never calls DEL; the container's namespace and its veth go with its process."""
     group = f"--cgroup {cgroup.PARENT}/web"
-    for line in block("docs/containers.md", "run: ctr").splitlines():
+    for line in to_run("docs/containers.md", "run: ctr"):
         command = line.replace("docker.io/library/busybox:latest", image.NAME).replace(
             "--cni", f"--cni {group}"
         )
@@ -94,6 +94,19 @@ def test_a_container_that_ends_without_a_del_gives_its_lease_back(
             (lease,) = lan.dhcp.leases()
             assert f"inet {lease.address}/24 " in shown.stdout
 
+    wait_until_nothing_is_left(lan, node)
+
+
+def test_ctr_with_a_shell(lan: Lan, node: Node, containerd: Containerd) -> None:
+    """The README's line, with something typed."""
+    [line] = to_run("README.md", "run: ctr")
+    command = line.replace("docker.io/library/busybox:latest", image.NAME)
+    command = command.replace("--cni", f"--cni --cgroup {cgroup.PARENT}/web")
+    typed = "ip -4 address show eth0\nexit\n"
+    terminal = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
+    shown = node.run(terminal, env={"CONTAINERD_SNAPSHOTTER": "native"}, input=typed)
+    [message] = lan.dhcp.messages("DHCPACK")
+    assert f"inet {message.address}/24 " in shown.stdout
     wait_until_nothing_is_left(lan, node)
 
 

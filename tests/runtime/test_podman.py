@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from tests.core.test_docs import to_run
 from tests.lab import Lan, Node, eventually
 from tests.lab.machine import Place
 from tests.lab.node import SOCKET
+from tests.runtime import cgroup, image
 from tests.runtime.podman import Podman
 from tests.runtime.test_containerd import NO_LEASE, WATCH, wait_until_nothing_is_left
 
@@ -36,6 +38,14 @@ def test_two_containers_at_once_have_addresses_of_the_lan(lan: Lan, node: Node, 
     assert lan.host.ping(leases["web-1"].address)
     podman("rm", "--force", "web-1")
     wait_until_nothing_is_left(lan, node)
+
+
+def test_the_lines_of_the_document(lan: Lan, podman: Podman) -> None:
+    podman("tag", image.NAME, "docker.io/library/nginx")
+    run, inspect = to_run("docs/containers.md", "run: podman")
+    podman.node.run(run.replace(" run ", f" run --cgroup-parent {cgroup.PARENT} "))
+    [lease] = lan.dhcp.leases()
+    assert podman.node.run(inspect).stdout.strip() == str(lease.address)
 
 
 def test_a_container_keeps_its_address_over_restart_and_replacement(lan: Lan, podman: Podman) -> None:
