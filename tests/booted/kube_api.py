@@ -24,7 +24,7 @@ KINDS = {
         ("clusterroles", "ClusterRole", False),
         ("clusterrolebindings", "ClusterRoleBinding", False),
     ],
-    "/apis/policy/v1": [],
+    "/apis/policy/v1": [],  # evictions
 }
 objects: dict[str, dict[str, Any]] = {}
 
@@ -130,7 +130,8 @@ class Api(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._body()
         path, _, what = urlsplit(self.path).path.rpartition("/")
-        if what == "eviction" and objects.pop(path, None):
+        if what == "eviction" and path in objects:
+            del objects[path]
             self._answer(201, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
         else:
             self._missing()

@@ -142,6 +142,8 @@ def test_a_first_boot_with_cloud_init(suite: str, package: Path, lan: Lan) -> No
         machine.write("/etc/cloud/cloud.cfg.d/01_debian.cfg", IMAGE.format(renderer=renderer))
         seed = "/var/lib/cloud/seed/nocloud"
         machine.write(f"{seed}/meta-data", "instance-id: first\nlocal-hostname: cloud\n")
+        if netplan:  # of itself it would match the NIC's permanent MAC address, which a veth does not have
+            machine.write(f"{seed}/network-config", "version: 2\nethernets: {eth0: {dhcp4: true}}\n")
         machine.write(f"{seed}/user-data", block("docs/fleet.md", "run: cloud-init"))
         machine.boot(lan, timeout=180)
         status = json.loads(

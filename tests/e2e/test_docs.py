@@ -21,7 +21,9 @@ def test_an_apt_repository(lan: Lan) -> None:
     client = lan.machine("client", 20)
     client.write("/etc/hosts", f"127.0.0.1 localhost\n{lan.gateway_ip} apt.lan\n")
     client.run("rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /var/lib/apt/lists/*")
-    client.run(["sh", "-ec", block("docs/fleet.md", "run: client")], timeout=120, env={"DEBIAN_FRONTEND": "noninteractive"})  # fmt: skip
+    script = ["sh", "-ec", block("docs/fleet.md", "run: client")]
+    told = client.run(script, timeout=120, env={"DEBIAN_FRONTEND": "noninteractive"})
+    assert "W: " not in told.stdout + told.stderr
     assert client.path("/usr/bin/terwayctl").exists()
     assert "terwayd" in client.run("dpkg-query -W terwayd").stdout
     lan.gateway.path("/srv/apt/terwayd/InRelease").write_text("forged\n")
