@@ -263,6 +263,12 @@ def test_links_lead_somewhere(path: Path, target: str) -> None:
     assert (path.parent / target).exists()
 
 
+def test_tests_that_are_named_are_there() -> None:
+    named = {each for path in DOCS for each in re.findall(r"\btests/[\w/]+(?:\.py)?", path.read_text())}
+    assert len(named) > 5
+    assert [each for each in named if not (ROOT / each).exists()] == []
+
+
 def test_every_document_is_found_from_the_readme() -> None:
     assert {path.name for path in (ROOT / "docs").glob("*.md")} <= {
         Path(target).name for _, target in links()
