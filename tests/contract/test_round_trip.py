@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from terwayd.kernel.netlink import Netlink
+from tests.contract.hosts import assert_as_before, seen, started
 from tests.contract.isolated import check, ip, run, until, wire
-from tests.contract.test_takeover import assert_as_before, seen, started
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root")
 
