@@ -23,7 +23,7 @@ from typing import Any
 from tests.booted import holder
 from tests.lab import CommandError, LabError, eventually
 from tests.lab.lan import Lan
-from tests.lab.machine import ENVIRONMENT, Machine, Place, children
+from tests.lab.machine import ENVIRONMENT, Files, Machine, Place, children
 
 ROOT = "/run/root"  # in the holder's mount namespace
 INTERFACES = """auto lo
@@ -36,7 +36,7 @@ iface eth0 inet static
 """
 
 
-class Booted(Place):
+class Booted(Place, Files):
     """A Debian machine; `run` and the like work while it is booted, `path` always."""
 
     def __init__(self, name: str, *lowers: Path, number: int = 51) -> None:
@@ -68,16 +68,6 @@ class Booted(Place):
     def path(self, path: str) -> Path:
         """A file of the machine as this process reaches it; of the running one's own mounts too."""
         return Path(f"/proc/{self.pid}/root{path}" if self.pid else f"/proc/{self._first}/root{ROOT}{path}")
-
-    def read(self, path: str) -> str:
-        return self.path(path).read_text(errors="replace")
-
-    def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Write a file, its directories included."""
-        file = self.path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        file.chmod(mode)
 
     def conflist(self) -> dict[str, Any]:
         """The network's configuration, as a runtime reads it."""

@@ -140,7 +140,25 @@ class Place:
         return f"<{type(self).__name__} {self.name}>"
 
 
-class Machine(Place):
+class Files:
+    """A machine's files, which `path` leads to."""
+
+    def path(self, path: str) -> Path:
+        """A file of the machine as this process reaches it."""
+        raise NotImplementedError
+
+    def read(self, path: str) -> str:
+        return self.path(path).read_text(errors="replace")
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file, its directories included."""
+        file = self.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+
+class Machine(Place, Files):
     """A computer of the LAN.  Comes up in two steps, so that several can start at once: start, `wait`."""
 
     def __init__(self, name: str, *, root: bool = True, sysctls: Mapping[str, str] | None = None) -> None:
@@ -202,16 +220,6 @@ class Machine(Place):
     def path(self, path: str) -> Path:
         """A file of the machine as this process reaches it.  Absolute symbolic links on the way mislead."""
         return Path(f"/proc/{self.pid}/root{path}")
-
-    def read(self, path: str) -> str:
-        return self.path(path).read_text(errors="replace")
-
-    def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Write a file, its directories included."""
-        file = self.path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        file.chmod(mode)
 
     def spawn(self, command: str | Sequence[str], log: str, env: Mapping[str, str] | None = None) -> Process:
         """Start a long-running command whose output is appended to the machine's file `log`."""
