@@ -381,3 +381,22 @@ def test_no_more_discovers_a_second_than_allowed() -> None:
         engine.close()
 
     asyncio.run(body())
+
+
+def test_a_discover_that_was_held_is_not_sent_for_a_client_that_has_gone() -> None:
+    async def body() -> None:
+        wire = Wire()
+        wire.answers = {}
+        engine = Engine(
+            wire, clock=time.monotonic, rng=random.Random(1), on_event=lambda *_: None, discover_rate=5
+        )
+        asking = [asyncio.create_task(engine.acquire(n, pod(n), timeout=5)) for n in range(7)]
+        await asyncio.sleep(0)
+        assert wire.kinds() == [Kind.DISCOVER] * 5
+        engine.forget(5)
+        await asyncio.sleep(0.5)  # both that were held were due after 0.2 and 0.4
+        assert [message.chaddr for message in wire.sent[5:]] == [pod(6).mac]
+        engine.close()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    asyncio.run(body())
