@@ -18,9 +18,10 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from terwayd.clock import boottime
-from terwayd.dhcp.client import Bound, Event, Identity, Lost, NoAnswer, Renewed
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import T2_OF_LEASE, UNKNOWN_SERVER, Lease
+from terwayd.dhcp.messages import Identity
+from terwayd.dhcp.outcome import Bound, Event, Lost, NoAnswer, Renewed
 from terwayd.errors import DhcpError, TerwayError
 from terwayd.host import addressing
 from terwayd.host.takeover import Standing, Takeover

@@ -11,8 +11,9 @@ from typing import Any
 
 from terwayd.clock import boottime
 from terwayd.config import Config
-from terwayd.dhcp.client import FAST, FULL, Conflict, Event, Lost, NoAnswer
+from terwayd.dhcp.conflict import FAST, FULL
 from terwayd.dhcp.engine import Engine
+from terwayd.dhcp.outcome import Conflict, Event, Lost, NoAnswer
 from terwayd.dhcp.survey import Offer
 from terwayd.errors import HostError, TerwayError
 from terwayd.host.takeover import Standing, Takeover

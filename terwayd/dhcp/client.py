@@ -13,8 +13,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
-from terwayd.dhcp.conflict import FAST, FULL, Detector, Probing
-from terwayd.dhcp.exchange import RETRY_S, Exchange
+from terwayd.dhcp.conflict import Detector, Probing
+from terwayd.dhcp.exchange import Exchange
 from terwayd.dhcp.frame import Arp
 from terwayd.dhcp.journal import Journal
 from terwayd.dhcp.lease import Lease
@@ -24,27 +24,6 @@ from terwayd.dhcp.outcome import Bound, Conflict, Event, Lost, NoAnswer, Renewed
 from terwayd.dhcp.packet import REPLY, Message
 from terwayd.dhcp.table import TABLE, Do, Input, State
 
-__all__ = [
-    "FAST",
-    "FULL",
-    "Bound",
-    "Client",
-    "Conflict",
-    "Event",
-    "Identity",
-    "Lost",
-    "NoAnswer",
-    "Outgoing",
-    "Probing",
-    "Renewed",
-    "State",
-]
-
-TRIES: Final = {  # of what is said in a state, until it is of no use
-    State.SELECTING: len(RETRY_S),
-    State.REQUESTING: 4,  # RFC 2131 section 3.1.5 leaves the number open; 15 s in all
-    State.REBOOTING: 3,  # 7 s in all; then the lease is trusted as section 3.2 allows
-}
 DECLINE_WAIT_S: Final = 10.0  # RFC 2131 section 3.1.5
 OFFER_WAIT_S: Final = 0.25  # for the server that has the address which is asked for, when another was faster
 REBOOT_SPREAD_S: Final = 1.0  # restored clients do not all ask in the same instant
@@ -72,8 +51,8 @@ class Client:
         self._rng = rng
         self._rapid_commit = rapid_commit
         self._why_not = why_not  # this host's own reason against an address, "" for none
-        self._journal = Journal()
-        self._exchange = Exchange(identity, rng, self._journal, rapid_commit=rapid_commit)
+        self.journal = Journal()  # since the last success
+        self._exchange = Exchange(identity, rng, self.journal, rapid_commit=rapid_commit)
         self._detector = Detector(identity.mac, rng, probing)
         self._events: list[Event] = []
         self._offer: Lease | None = None  # what REQUESTING asks for
@@ -97,7 +76,7 @@ class Client:
         """
         if self.state is not State.INIT or math.isfinite(self._wake_at):
             raise RuntimeError(f"a client is started once; this one is {self.state.value}")
-        self._journal.start(now)
+        self.journal.start(now)
         self._requested, self._spread = requested, spread
         self.lease = lease
         if lease is None:
@@ -121,7 +100,7 @@ class Client:
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`; calling it too early or too often does no harm."""
-        self._journal.now = now
+        self.journal.now = now
         while (due := self._due(now)) is not None:
             self._handle(due, now)
 
@@ -156,7 +135,7 @@ class Client:
             return
         if self.state is State.PROBING:
             if self._detector.taken(ip, arp):
-                self._journal.in_use(ip, arp.mac)
+                self.journal.in_use(ip, arp.mac)
                 self._handle(Input.CONFLICT, now)
                 self.tick(now)
         elif self.lease is not None and self._detector.defend(ip, arp, now):
@@ -175,17 +154,8 @@ class Client:
 
     def release(self, now: float) -> None:
         """End the client and give its address back, if it has one; the RELEASE is in the outbox."""
-        self._journal.now = now
+        self.journal.now = now
         self._handle(Input.RELEASE, now)
-
-    @property
-    def silent(self) -> bool:
-        """True when nothing came back since the last success."""
-        return self._journal.silent
-
-    def summary(self, now: float | None = None) -> str:
-        """What was sent since the last success, how often, and what came back."""
-        return self._journal.summary(now)
 
     # The machine.
 
@@ -218,16 +188,10 @@ class Client:
             if at <= now:
                 if what is Input.RESEND and self.state is State.SELECTING and self._offer is not None:
                     return Input.OFFER
-                if what is Input.RESEND and Input.EXHAUSTED in TABLE[self.state] and self._spent():
-                    return Input.EXHAUSTED
-                return what
+                probing = self.state is State.PROBING
+                spent = self._detector.unanswered if probing else self._exchange.spent(self.state)
+                return Input.EXHAUSTED if what is Input.RESEND and spent else what
         return None
-
-    def _spent(self) -> bool:
-        """Whether enough has been tried in this state."""
-        if self.state is State.PROBING:
-            return self._detector.unanswered
-        return self._exchange.tries >= TRIES[self.state]
 
     def _perform(self, do: Do, now: float, before: State) -> None:
         exchange = self._exchange
@@ -236,7 +200,7 @@ class Client:
                 exchange.open(now)
                 self._offer = None
                 if self.lease is not None:
-                    self._journal.start(now)
+                    self.journal.start(now)
             case Do.DISCOVER:
                 self._wake_at = exchange.discover(now, self._requested)
             case Do.AWAIT:
@@ -275,9 +239,9 @@ class Client:
                 self._lose("the lease ended and no server extended it", now, ask_again=True)
             case Do.REFUSED:
                 self._naks += 1
-                self._lose(f"the server refused it ({self._journal.nak or 'NAK'})", now, ask_again=False)
+                self._lose(f"the server refused it ({self.journal.nak or 'NAK'})", now, ask_again=False)
             case Do.COMPLAIN:
-                self._events.append(NoAnswer(before, self.summary(now)))
+                self._events.append(NoAnswer(before, self.journal.summary(now)))
 
     def _bind(self, now: float) -> None:
         fresh, previous = self._fresh, self.lease
@@ -285,14 +249,14 @@ class Client:
         self.lease, self._fresh, self._offer = fresh, None, None
         self._requested, self._naks = fresh.address.ip, 0
         self._events.append(Bound(fresh) if previous is None else Renewed(fresh, previous))
-        self._journal.start(now)
+        self.journal.start(now)
 
     def _lose(self, reason: str, now: float, *, ask_again: bool) -> None:
         lease, self.lease, self._offer = self.lease, None, None
         self._requested = lease.address.ip if lease is not None and ask_again else None
         if lease is not None:
             self._events.append(Lost(f"{lease.address.ip} is lost: {reason}", lease))
-            self._journal.start(now)
+            self.journal.start(now)
 
     # What is believed.
 
@@ -309,7 +273,7 @@ class Client:
         rapid = self._rapid_commit and Code.RAPID_COMMIT in message.options
         if self.state is State.SELECTING and what is Input.ACK and not rapid:
             return None
-        self._journal.received(message)
+        self.journal.received(message)
         if what is Input.NAK:
             return what
         lease = self._exchange.lease_in(message, source_mac)
@@ -318,7 +282,7 @@ class Client:
         ip = lease.address.ip
         held = self.lease is not None and self.lease.address.ip == ip
         if why := "" if held else self._why_not(ip):
-            self._journal.refused(message, f"it is for {ip}, {why}")
+            self.journal.refused(message, f"it is for {ip}, {why}")
         if what is Input.OFFER:
             # Of another address than the one wanted, or of one to be declined once it is had: who has a better one?
             if why or self._requested not in (None, ip):

@@ -14,15 +14,18 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from terwayd.dhcp import frame
-from terwayd.dhcp.client import Client, Event, Probing, State
+from terwayd.dhcp.client import Client
+from terwayd.dhcp.conflict import Probing
 from terwayd.dhcp.deadlines import Deadlines
 from terwayd.dhcp.frame import Arp
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.messages import Identity, Outgoing
+from terwayd.dhcp.outcome import Event
 from terwayd.dhcp.outside import Alarm, Watcher
 from terwayd.dhcp.packet import Message
 from terwayd.dhcp.receiver import Receiver
 from terwayd.dhcp.sender import Sender
+from terwayd.dhcp.table import State
 
 ANNOUNCE_NUM: Final = 2  # RFC 5227 section 1.1
 ANNOUNCE_INTERVAL_S: Final = 2.0

@@ -15,14 +15,17 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from terwayd.dhcp import messages
-from terwayd.dhcp.client import REBOOT_SPREAD_S, Bound, Client, Event, Lost, Probing, Renewed, State
+from terwayd.dhcp.client import REBOOT_SPREAD_S, Client
+from terwayd.dhcp.conflict import Probing
 from terwayd.dhcp.driver import Driver
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.messages import Identity
+from terwayd.dhcp.outcome import Bound, Event, Lost, Renewed
 from terwayd.dhcp.outside import Alarm, LoopAlarm, Transport, Watcher
 from terwayd.dhcp.receiver import Receiver
 from terwayd.dhcp.sender import Sender
 from terwayd.dhcp.survey import AGAIN_S, Offer, Survey
+from terwayd.dhcp.table import State
 from terwayd.errors import DhcpError
 
 log = logging.getLogger(__name__)
@@ -122,7 +125,7 @@ class Engine:
                 lease = await waiter
         except TimeoutError:
             raise DhcpError(
-                f"no DHCP lease for {_mac(identity)}: {client.summary(self._clock())}",
+                f"no DHCP lease for {_mac(identity)}: {client.journal.summary(self._clock())}",
                 hint=self._hint(client),
             ) from None
         finally:
@@ -136,7 +139,7 @@ class Engine:
         return lease
 
     def _hint(self, client: Client) -> str:
-        if not client.silent:
+        if not client.journal.silent:
             return _HINT_REFUSED
         return _HINT_FULL if self._clients.any_lease(besides=client) else _HINT_SILENT
 
@@ -210,7 +213,7 @@ class Engine:
                 ("not extended", "it goes on as it was") if kept else ("no lease", "it is asked for still")
             )
             raise DhcpError(
-                f"{what}: {client.summary(self._clock())}; {state}",
+                f"{what}: {client.journal.summary(self._clock())}; {state}",
                 hint=_HINT_KEPT if kept else self._hint(client),
             ) from None
         finally:

@@ -6,6 +6,7 @@ place in the series of retransmissions (RFC 2131 sections 4.1 and 4.4).
 
 from __future__ import annotations
 
+import math
 import random
 from ipaddress import IPv4Address
 from typing import Final
@@ -16,10 +17,16 @@ from terwayd.dhcp.lease import Lease, LeaseError, lease_from
 from terwayd.dhcp.messages import Identity, Outgoing
 from terwayd.dhcp.options import Code
 from terwayd.dhcp.packet import Message
+from terwayd.dhcp.table import State
 
 # RFC 2131 section 4.1 begins at 4 s.  A pod waits for its address, and the first frame on a new link is
 # the one most often lost: so the series begins earlier and then is the RFC's.
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+TRIES: Final = {  # of what is said in a state, until it is of no use; in others for ever
+    State.SELECTING: len(RETRY_S),
+    State.REQUESTING: 4,  # RFC 2131 section 3.1.5 leaves the number open; 15 s in all
+    State.REBOOTING: 3,  # 7 s in all; then the lease is trusted as section 3.2 allows
+}
 
 
 class Exchange:
@@ -47,6 +54,10 @@ class Exchange:
         """Begin a new one."""
         self.xid = self._rng.getrandbits(32)
         self._began, self.tries = now, 0
+
+    def spent(self, state: State) -> bool:
+        """Whether what is said in `state` has been said often enough."""
+        return self.tries >= TRIES.get(state, math.inf)
 
     def outbox(self) -> list[Outgoing]:
         """What is to be sent now; each message is handed out once."""

@@ -19,9 +19,9 @@ from typing import Any, ParamSpec
 from weakref import WeakValueDictionary
 
 from terwayd.config import Config, Network
-from terwayd.dhcp.client import Event
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.outcome import Event
 from terwayd.errors import CniError, TerwayError
 from terwayd.events import ATTACHED, DETACHED, about
 from terwayd.kernel import netns

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 
 from terwayd.config import DhcpConfig
-from terwayd.dhcp.client import Identity
+from terwayd.dhcp.messages import Identity
 
 Key = tuple[str, str, str]
 """What CNI tells attachments apart by: network name, container ID, interface name."""

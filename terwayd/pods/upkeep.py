@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from terwayd.dhcp.client import Bound, Conflict, Event, Lost, NoAnswer, Renewed
 from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.outcome import Bound, Conflict, Event, Lost, NoAnswer, Renewed
 from terwayd.errors import CniError, TerwayError
 from terwayd.events import ADDRESS_CHANGED, ADDRESS_CONFLICT, LEASE_BACK, LEASE_LOST, NO_ANSWER, about
 from terwayd.kernel import netns

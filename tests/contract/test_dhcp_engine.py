@@ -25,9 +25,11 @@ from pathlib import Path
 
 import pytest
 
-from terwayd.dhcp.client import Bound, Event, Identity, Lost, NoAnswer, Renewed, State
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.messages import Identity
+from terwayd.dhcp.outcome import Bound, Event, Lost, NoAnswer, Renewed
+from terwayd.dhcp.table import State
 from terwayd.errors import DhcpError
 from terwayd.kernel.packet import PacketTransport
 

@@ -6,17 +6,13 @@ import random
 from ipaddress import IPv4Address
 
 from terwayd.dhcp import frame
-from terwayd.dhcp.client import (
-    Bound,
-    Client,
-    Event,
-    Identity,
-    Outgoing,
-    State,
-)
+from terwayd.dhcp.client import Client
 from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.messages import Identity, Outgoing
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound, Event
 from terwayd.dhcp.packet import Message
+from terwayd.dhcp.table import State
 
 MAC = bytes.fromhex("02aa00000001")
 SERVER, SERVER_MAC = IPv4Address("192.0.2.1"), bytes.fromhex("02cc00000001")

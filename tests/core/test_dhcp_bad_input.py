@@ -17,10 +17,12 @@ import pytest
 
 from terwayd.dhcp import frame
 from terwayd.dhcp import options as opt
-from terwayd.dhcp.client import Bound, Client, State
+from terwayd.dhcp.client import Client
 from terwayd.dhcp.lease import Lease, LeaseError, lease_from
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound
 from terwayd.dhcp.packet import Message, PacketError
+from terwayd.dhcp.table import State
 from tests.core.dhcp import (
     HEAD,
     MAC,
@@ -80,7 +82,7 @@ def test_a_servers_words_are_printable_where_they_are_told(raw: bytes) -> None:
     it.start(0.0)
     it.receive(reply(sent(it).message, Kind.OFFER), SERVER_MAC, 0.0)
     it.receive(reply(sent(it).message, Kind.NAK, more={Code.MESSAGE: raw}), SERVER_MAC, 0.0)
-    assert it.summary(0.0).isprintable()
+    assert it.journal.summary(0.0).isprintable()
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 8, 255])

@@ -8,21 +8,15 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from terwayd.dhcp.client import (
-    Bound,
-    Client,
-    Identity,
-    Lost,
-    NoAnswer,
-    Outgoing,
-    Renewed,
-    State,
-)
+from terwayd.dhcp.client import Client
+from terwayd.dhcp.exchange import TRIES
 from terwayd.dhcp.frame import BROADCAST_MAC
 from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.messages import Identity, Outgoing
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound, Lost, NoAnswer, Renewed
 from terwayd.dhcp.packet import Message
-from terwayd.dhcp.table import TABLE, Do, Input
+from terwayd.dhcp.table import TABLE, Do, Input, State
 from tests.core.dhcp import (
     EVERYBODY,
     IP,
@@ -55,6 +49,10 @@ def test_the_table_is_whole() -> None:
     assert reached == set(State)
     assert {do for row in TABLE.values() for go in row.values() for do in go.do} == set(Do)
     assert {what for row in TABLE.values() for what in row} == set(Input)
+
+
+def test_what_is_exhausted_has_a_bound() -> None:
+    assert {state for state, row in TABLE.items() if Input.EXHAUSTED in row} == {*TRIES, State.PROBING}
 
 
 def test_every_state_has_a_way_out_by_time_alone() -> None:
@@ -218,7 +216,7 @@ def test_the_first_good_offer_is_taken() -> None:
     it.receive(reply(discover, Kind.OFFER, ip=IPv4Address("127.0.0.1")), OTHER_MAC, 0.1)
     it.receive(reply(discover, Kind.OFFER, more={Code.SERVER_ID: None}), OTHER_MAC, 0.1)
     assert (state(it), it.outbox()) == (State.SELECTING, [])
-    assert it.summary(2) == (
+    assert it.journal.summary(2) == (
         "1 DISCOVER sent in 2 s, 2 OFFERs came back; the OFFER cannot be used, it names no server (option 54)"
     )
     it.receive(reply(discover, Kind.OFFER, server=OTHER), OTHER_MAC, 0.2)
@@ -255,14 +253,14 @@ def test_what_was_not_taken_is_told() -> None:
     for _ in range(3):
         it.receive(reply(discover, Kind.OFFER, server=OTHER), OTHER_MAC, 1.0)
     it.receive(reply(discover, Kind.OFFER, more={Code.CLIENT_ID: b"\0other"}), SERVER_MAC, 1.0)
-    assert it.summary(2.0) == (
+    assert it.journal.summary(2.0) == (
         "1 DISCOVER sent in 2 s, no OFFER came back; not taken: 3 OFFERs of 192.0.2.2: dhcp.servers does not"
         " name it; not taken: 1 OFFER of 192.0.2.1: it is for another client identifier"
     )
-    assert not it.silent
+    assert not it.journal.silent
     for n in range(100):  # a flood of them is no long text
         it.receive(reply(discover, Kind.OFFER, server=IPv4Address(f"192.0.3.{n}")), OTHER_MAC, 1.0)
-    assert len(it.summary(2.0)) < 500
+    assert len(it.journal.summary(2.0)) < 500
 
 
 def test_the_name_goes_in_one_option() -> None:
@@ -332,7 +330,7 @@ def test_naks_slow_the_client_down() -> None:
             pauses.append(0.0)
     assert pauses == [0, 1, 2, 4, 8]
     assert it.events() == []  # there was no lease to lose
-    assert 'NAKs ("no?pe") came back' in it.summary()
+    assert 'NAKs ("no?pe") came back' in it.journal.summary()
 
 
 def test_rapid_commit_only_when_asked() -> None:

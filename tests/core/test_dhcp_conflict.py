@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from terwayd.dhcp import frame
-from terwayd.dhcp.client import FAST, FULL, Bound, Client, Conflict, Probing, State
+from terwayd.dhcp.client import Client
+from terwayd.dhcp.conflict import FAST, FULL, Probing
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound, Conflict
 from terwayd.dhcp.packet import REPLY, Message
 from terwayd.dhcp.sender import Bucket
+from terwayd.dhcp.table import State
 from tests.core.dhcp import IP, MAC, NOBODY, OTHER, POD, SERVER, SERVER_MAC, Middle, reply, sent
 
 STRANGER = bytes.fromhex("02dd00000009")
@@ -76,7 +79,7 @@ def test_a_conflict_is_declined_and_ten_seconds_pass(arp: frame.Arp) -> None:
     again = sent(it).message
     assert again.kind is Kind.DISCOVER
     assert Code.REQUESTED_ADDRESS not in again.options
-    assert "192.0.2.57 was declined: 02:dd:00:00:00:09 has it" in it.summary(10.2)
+    assert "192.0.2.57 was declined: 02:dd:00:00:00:09 has it" in it.journal.summary(10.2)
 
 
 def test_what_is_no_conflict() -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from terwayd.dhcp import frame
-from terwayd.dhcp.client import Bound, Event, Identity, Lost, Renewed, State
 from terwayd.dhcp.engine import Engine
+from terwayd.dhcp.messages import Identity
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound, Event, Lost, Renewed
 from terwayd.dhcp.packet import Message
+from terwayd.dhcp.table import State
 from terwayd.errors import DhcpError
 from tests.core.dhcp import IP, a_lease, framed, reply
 

@@ -15,10 +15,11 @@ import pytest
 
 from terwayd.dhcp import frame
 from terwayd.dhcp import options as opt
-from terwayd.dhcp.client import Client, State
+from terwayd.dhcp.client import Client
 from terwayd.dhcp.lease import LeaseError, lease_from
 from terwayd.dhcp.options import Kind
 from terwayd.dhcp.packet import MAX_SIZE, Message, PacketError
+from terwayd.dhcp.table import State
 from tests.core.dhcp import HEAD, POD, SERVER, SERVER_MAC, ack, framed
 
 
@@ -170,7 +171,7 @@ def fuzz(seconds: float, inputs: float, seed: int) -> tuple[int, float, float]:
                 (mutated(rng, frames), victim.hear) if n % 4 == 0 else (mutated(rng, base), victim.take)
             )
             if what == victim.hear and victim.client.state is not State.SELECTING:
-                assert victim.client.summary(1.0).isprintable()
+                assert victim.client.journal.summary(1.0).isprintable()
                 victim.client = victim.waiting()
             took = seconds_for(what, data)
             first = max(first, took)

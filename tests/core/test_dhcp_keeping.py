@@ -9,17 +9,12 @@ from itertools import pairwise
 
 import pytest
 
-from terwayd.dhcp.client import (
-    Bound,
-    Client,
-    Lost,
-    NoAnswer,
-    Outgoing,
-    Renewed,
-    State,
-)
+from terwayd.dhcp.client import Client
 from terwayd.dhcp.frame import BROADCAST_MAC
+from terwayd.dhcp.messages import Outgoing
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound, Lost, NoAnswer, Renewed
+from terwayd.dhcp.table import State
 from tests.core.dhcp import (
     EVERYBODY,
     IP,

@@ -13,11 +13,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from terwayd.dhcp.client import FAST, Bound, Client, Lost, Renewed, State
+from terwayd.dhcp.client import Client
+from terwayd.dhcp.conflict import FAST
 from terwayd.dhcp.frame import Arp
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.options import Code, Kind
+from terwayd.dhcp.outcome import Bound, Lost, Renewed
 from terwayd.dhcp.packet import Message
+from terwayd.dhcp.table import State
 from tests.core.dhcp import POD, reply
 
 ADDRESSES = [IPv4Address(f"192.0.2.{n}") for n in range(50, 54)]
@@ -217,7 +220,7 @@ class Network(RuleBasedStateMachine):
         if self.has is None:  # a server that forgot the lease says nothing: it may have ended just now
             self.run_until(self.now + 30.0)
         if self.client.state not in (State.RENEWING, State.REBINDING):  # these hold their lease still
-            assert self.client.state is State.BOUND, self.client.summary(self.now)
+            assert self.client.state is State.BOUND, self.client.journal.summary(self.now)
         assert self.has is not None
 
     # What must hold at any time.

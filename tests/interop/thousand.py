@@ -17,9 +17,10 @@ from pathlib import Path
 
 from terwayd import codec
 from terwayd.clock import boottime, epoch
-from terwayd.dhcp.client import Event, Identity, Renewed
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
+from terwayd.dhcp.messages import Identity
+from terwayd.dhcp.outcome import Event, Renewed
 from terwayd.kernel.packet import PacketTransport
 from terwayd.pods.identity import Policy, Wish, attachment
 from terwayd.store import AttachmentRecord, Store
