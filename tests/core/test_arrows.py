@@ -71,6 +71,7 @@ FORBIDDEN = {
     "terwayd.cni": ("terwayd.api", "terwayd.node", "terwayd.daemon"),
     "terwayd.running": ("terwayd.guard", "terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
     "terwayd.guard": ("terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
+    "terwayd.condition": ("terwayd.host", "terwayd.pods", "terwayd.running", "terwayd.api", "terwayd.node"),
     "terwayd.probation": ("terwayd.pods", "terwayd.cni", "terwayd.api", "terwayd.node", "terwayd.daemon"),
     "terwayd.api": ("terwayd.daemon",),
     "terwayd": ("cli", "terwayctl"),
@@ -188,6 +189,7 @@ def test_an_impure_import_is_seen(module: str, source: str) -> None:
         ("terwayd.pods.attach", "import terwayd.cni.protocol"),
         ("terwayd.pods.attach", "from ..node import Node"),
         ("terwayd.cni.verbs", "from terwayd.api import varlink"),
+        ("terwayd.condition", "from terwayd.node import Node"),
         ("terwayd.offline", "from cli import setup"),
     ],
 )
