@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 
@@ -26,7 +26,7 @@ async def ended(task: asyncio.Future[Any]) -> None:
             await asyncio.wait({task})
 
 
-async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+async def to_its_end(work: Awaitable[Any]) -> None:
     """Do `work` whole, also when the caller is cancelled meanwhile; it learns of that afterwards."""
     task = asyncio.ensure_future(work)
     try:

@@ -71,7 +71,7 @@ class Reaper:
         self._awaited += 1
         os.eventfd_write(self._bell, 1)
         while len(self._threads) < _THREADS:
-            self._threads.append(threading.Thread(target=self._work, name="reaper"))
+            self._threads.append(threading.Thread(target=self._work, name="reaper", daemon=True))
             self._threads[-1].start()
         return leaving
 
@@ -102,6 +102,8 @@ class Reaper:
 
     def close(self) -> None:
         """Wait until the kernel has finished with all of them."""
+        if self._closed:
+            return
         self._closed = True
         os.eventfd_write(self._bell, len(self._threads) or 1)
         for thread in self._threads:

@@ -33,7 +33,7 @@ class Worker:
     ) -> asyncio.Future[T]:
         """Have the netlink thread do `work(netlink, ...)`, begun at once when it is idle; not when cancelled before."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="netlink")
+            self._thread = threading.Thread(target=self._run, name="netlink", daemon=True)
             self._thread.start()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put((future, lambda netlink: work(netlink, *args, **kwargs)))

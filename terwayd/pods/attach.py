@@ -198,7 +198,8 @@ class Attachments:
         try:
             self._rows.write(wanted, None)
             trace.mark("row")
-            await to_its_end(self._replace_older(wanted, wish, heir))
+            if self._earlier.asking or self._older(wanted):
+                await to_its_end(self._replace_older(wanted, wish, heir))
             self._known[key] = wanted
             plugging = self._worker.submit(self._ports.plug, wanted, descriptor)
             if not wish.static:  # the DISCOVER leaves before the veth is built
@@ -213,9 +214,12 @@ class Attachments:
             lease = await (leasing or self._claim(wanted, wish, descriptor))
             trace.mark("lease")
             inside = self._ports.inside_of(wanted, lease)
-            await to_its_end(self._worker.call(self._ports.configure, wanted, opened, inside))
+            configuring = self._worker.submit(self._ports.configure, wanted, opened, inside)
+            try:
+                self._rows.write(wanted, lease)  # while the kernel works
+            finally:
+                await to_its_end(configuring)
             trace.mark("address")
-            self._rows.write(wanted, lease)
             self.upkeep.attached(wanted, lease)
         except BaseException:
             await to_its_end(self._undo(wanted, leasing, heir, plugged=opened is not None))
@@ -223,7 +227,6 @@ class Attachments:
         finally:
             if opened is not None:
                 opened.close()
-        trace.mark("written")
         log.debug("%s: %s", wanted, trace)
         _behind_the_answer(self._tell_attached, wanted, lease)
         return Attached(wanted, lease, inside.routes, self._ports.mtu(lease), self.lan.bridge.mac)
@@ -295,6 +298,9 @@ class Attachments:
         else:
             self._rows.strike(wanted.key)
 
+    def _older(self, wanted: Attachment) -> list[Attachment]:
+        return [known for known in self._known.values() if known.same_pod == wanted.same_pod]
+
     async def _replace_older(self, wanted: Attachment, wish: Wish, heir: _Heir) -> None:
         """A new sandbox of a pod whose old one has not been deleted yet: the old one goes first.
 
@@ -302,7 +308,7 @@ class Attachments:
         unless the new one asks for another address.  It is `wanted` that has to give it back then.
         """
         heir.unknown = await self._earlier.wanted_again(wanted)
-        for older in [known for known in self._known.values() if known.same_pod == wanted.same_pod]:
+        for older in self._older(wanted):
             log.info("%s has a new sandbox: its old interface %s goes", wanted, older.host_ifname)
             if (adding := self._adding.get(older.key)) is not None:
                 adding.cancel()

@@ -138,6 +138,11 @@ class Earlier:
         finally:
             del self._asking[known]
 
+    @property
+    def asking(self) -> bool:
+        """Whether there is anything of ADDs that were cut short that is being given back."""
+        return bool(self._asking)
+
     async def wanted_again(self, wanted: Attachment) -> bool:
         """Stop giving back what the server may have given to a pod that is here anew; whether that was going on."""
         found = False
