@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
+_ANSWERED_S = 0.001
+
 
 @dataclass(slots=True)
 class _Heir:
@@ -408,5 +410,5 @@ class Attachments:
 
 
 def _behind_the_answer(work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Do `work` once whoever is woken by the caller's end has gone on: timers have their turn after that."""
-    asyncio.get_running_loop().call_later(0, partial(work, *args, **kwargs))
+    """Do `work` when the caller's answer is on its way, which it is after a few turns of the event loop."""
+    asyncio.get_running_loop().call_later(_ANSWERED_S, partial(work, *args, **kwargs))
