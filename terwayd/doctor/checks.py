@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from terwayd.config import CniConfig
-from terwayd.doctor.facts import Facts, Process
+from terwayd.doctor.facts import Facts, Lacking, Process
 from terwayd.host.managers import NETWORKD_FILE
 
 GROUPS: Final = ("host", "kernel", "bridge", "cni", "dhcp", "lan")
@@ -20,6 +20,13 @@ LIVE: Final = ("dhcp", "lan")
 CONFLIST: Final = "10-terway.conflist"
 PLUGIN: Final = "/usr/lib/cni/cni-terway"
 _SETTLED: Final = 86400.0  # seconds that a clock may lag behind what was written down before
+_SET_NTP: Final = "timedatectl set-ntp true"
+_SYNCHRONISE: Final = {  # by what asks a time server
+    "none": "apt install systemd-timesyncd",
+    "off": _SET_NTP,
+    "on": "name a server that answers: NTP= in /etc/systemd/timesyncd.conf; systemctl restart systemd-timesyncd",
+    "": _SET_NTP,
+}
 
 
 class Severity(enum.Enum):
@@ -111,9 +118,9 @@ def _other_manager(facts: Facts) -> Verdict:
 
 
 def _ending(processes: Iterable[Process]) -> str:
-    """The command that ends them: by their unit, where they have one."""
-    units = sorted({each.unit for each in processes if each.unit})
-    pids = [str(each.pid) for each in processes if not each.unit]
+    """The command that ends them: by the unit that is there for it, where there is one."""
+    units = sorted({each.unit for each in processes if each.main})
+    pids = [str(each.pid) for each in processes if each.unit not in units]
     stop = [f"systemctl disable --now {' '.join(units)}"] if units else []
     return "; ".join([*stop, *([f"kill {' '.join(pids)}"] if pids else [])])
 
@@ -125,9 +132,10 @@ def _clock(facts: Facts) -> Verdict:
     if clock.now < clock.seen - _SETTLED:
         days = (clock.seen - clock.now) / 86400
         message = f"the clock is {days:.0f} days behind {clock.witness}"
-        return error(message, "timedatectl set-ntp true")
+        return error(message, _SYNCHRONISE[clock.service])
     if clock.synchronised is False:
-        return warning("the clock is not synchronised with any other", "timedatectl set-ntp true")
+        told = "" if clock.service != "on" else ": no time server answers"
+        return warning(f"the clock is not synchronised with any other{told}", _SYNCHRONISE[clock.service])
     return well(
         "the clock is right" if clock.synchronised else "the clock is not behind what was written down"
     )
@@ -135,31 +143,46 @@ def _clock(facts: Facts) -> Verdict:
 
 def _features(facts: Facts) -> Verdict:
     if facts.lacking:
-        kinds = ", ".join(facts.lacking)
-        return error(
-            f"this kernel cannot make interfaces of kind {kinds}", f"modprobe {' '.join(facts.lacking)}"
-        )
+        shown = "; ".join(f"this kernel lacks {each.module}{_reason(each)}" for each in facts.lacking)
+        return error(shown, "; ".join(dict.fromkeys(_having(each) for each in facts.lacking)))
     return well("the kernel makes bridges and veths, and has packet sockets")
 
 
+def _reason(lacking: Lacking) -> str:
+    if lacking.missing:
+        return f", which is not in {lacking.missing}"
+    return f", which {' and '.join(lacking.forbidden)} forbids" if lacking.forbidden else ""
+
+
+def _having(lacking: Lacking) -> str:
+    """The commands after which the kernel has the module, now and after the next boot."""
+    if lacking.missing:  # its package was removed or upgraded under it, or something of it deleted
+        again = f"apt install --reinstall linux-image-{lacking.release}"
+        return "systemctl reboot" if lacking.elsewhere else again
+    load = f"modprobe {lacking.module}"
+    if not lacking.forbidden:
+        return load
+    line = rf"/^[ \t]*(install|blacklist)[ \t]+{lacking.module}\b/d"
+    return f"sed -Ei '{line}' {' '.join(lacking.forbidden)}; {load}"
+
+
 def _netfilter(facts: Facts) -> Verdict:
-    if facts.bridged_frames_filtered is None:
+    if facts.filtered is None:
         return well("br_netfilter is not loaded")
-    if not facts.bridged_frames_filtered:
+    if not facts.filtered:
         return well("bridged frames pass no iptables")
-    if facts.dropping is None:
-        return unknown(
-            "bridged frames pass the forward chains (net.bridge.bridge-nf-call-iptables=1), which nft cannot list",
-            "apt install nftables",
+    through = " and ".join(f"net.bridge.bridge-nf-call-{each}=1" for each in facts.filtered)
+    passing = f"bridged frames pass the forward chains ({through})"
+    if facts.dropping:
+        bridge = facts.config.host.bridge
+        return error(
+            f"{passing}, and these drop them: {', '.join(map(str, facts.dropping))}",
+            "; ".join(chain.exception.format(bridge=bridge) for chain in facts.dropping),
         )
-    if not facts.dropping:
-        return well("bridged frames pass the forward chains, and none drops them")
-    bridge = facts.config.host.bridge
-    shown = ", ".join(map(str, facts.dropping))
-    return error(
-        f"bridged frames pass the forward chains (net.bridge.bridge-nf-call-iptables=1), and these drop them: {shown}",
-        "; ".join(chain.exception.format(bridge=bridge) for chain in facts.dropping),
-    )
+    if facts.unread:
+        package = "nftables" if facts.unread == "nft" else "iptables"
+        return unknown(f"{passing}, which {facts.unread} cannot list", f"apt install {package}")
+    return well("bridged frames pass the forward chains, and none drops them")
 
 
 def _stp(facts: Facts) -> Verdict:
@@ -216,7 +239,7 @@ def _mtu(facts: Facts) -> Verdict:
     if facts.config.pods.mtu > mtu:
         return error(
             f"pods.mtu is {facts.config.pods.mtu}, and {name} carries {mtu}",
-            f"pods.mtu = 0 in {facts.config.path}; systemctl restart terwayd",
+            f"[pods] mtu = 0 in {facts.config.path}; systemctl restart terwayd",
         )
     return well(f"{mtu} on {name} and all of its ports")
 
@@ -243,7 +266,7 @@ def _network(facts: Facts) -> Verdict:
     if CONFLIST not in networks:
         return error(
             f"{directory}/{CONFLIST} is not there: runtimes call the network not ready",
-            "terwayctl status",
+            "terwayctl cni install; terwayctl status",
         )
     before = networks[: networks.index(CONFLIST)]
     if before:

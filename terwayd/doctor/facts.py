@@ -26,11 +26,15 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process in this network namespace, with the systemd unit it belongs to, "" for none."""
+    """A process in this network namespace, with the systemd unit it belongs to, "" for none.
+
+    `main` is whether the unit is there for it: a DHCP client that ifupdown started belongs to networking.service.
+    """
 
     pid: int
     name: str
     unit: str = ""
+    main: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,30 @@ class Runtime:
 class Clock:
     """The wall clock; `synchronised` is None where the kernel does not say.
 
-    `seen` is the latest time that this host wrote down before, by the file `witness`.
+    `seen` is the latest time that this host wrote down before, by the file `witness`.  `service` tells whether
+    something of this host asks a time server: "on", "off", "none" where nothing is installed, "" unknown.
     """
 
     now: float
     synchronised: bool | None
     seen: float
     witness: str
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A module that the kernel `release` needs and lacks.
+
+    `forbidden` are the files that forbid it, `missing` is the directory that should have it, "" where it does,
+    `elsewhere` whether the modules of another kernel on this host have it.
+    """
+
+    module: str
+    forbidden: tuple[str, ...] = ()
+    missing: str = ""
+    elsewhere: bool = False
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +117,9 @@ class Facts:
     """The host.  `uplink` is None where none was found, `refused` why (message and hint).
 
     `told` is None without a daemon.  `pods` maps the host's ends of the pods' interfaces to the pods'
-    names, None where nobody knows.  `lacking` are kinds of interfaces that the kernel cannot make.
-    `sysfs` holds files below /sys/class/net by their path from there.
+    names, None where nobody knows.  `filtered` are the iptables ("iptables", "ip6tables") that bridged frames
+    pass, None without br_netfilter; `dropping` the chains there that drop them, `unread` a command that could
+    not list its own.  `sysfs` holds files below /sys/class/net by their path from there.
     """
 
     config: Config
@@ -106,9 +128,10 @@ class Facts:
     refused: tuple[str, str] | None = None
     told: tuple[Told, ...] | None = None
     pods: Mapping[str, str] | None = None
-    lacking: tuple[str, ...] = ()
-    bridged_frames_filtered: bool | None = None
-    dropping: tuple[Dropping, ...] | None = None
+    lacking: tuple[Lacking, ...] = ()
+    filtered: tuple[str, ...] | None = None
+    dropping: tuple[Dropping, ...] = ()
+    unread: str = ""
     sysfs: Mapping[str, str] = field(default_factory=dict)
     dhcp_clients: tuple[Process, ...] = ()
     managing: tuple[str, ...] = ()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
+import socket
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,23 @@ from terwayd import offline
 from terwayd.cni.install import CONFLIST, PLUGIN, SHIM, prepared
 from terwayd.config import CniConfig, Config
 from terwayd.daemon import read_config
-from terwayd.doctor import firewall
-from terwayd.doctor.facts import Clock, Facts, Process, Runtime, Shim, Told
+from terwayd.doctor import firewall, modules
+from terwayd.doctor.facts import Clock, Facts, Lacking, Process, Runtime, Shim, Told
 from terwayd.errors import TerwayError
 from terwayd.host import find_managers
+from terwayd.host.asking import output, read
 from terwayd.host.managers import Found
 from terwayd.host.uplink import find_uplink, uplink_alias
-from terwayd.kernel import netns
+from terwayd.kernel import iptables, netns
 from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.nftables import Nftables
 from terwayd.model import Host, Link
 from terwayd.store import DEFAULT_PATH
 
 _CLIENTS = {"dhclient", "dhcpcd", "udhcpc"}
 _NETWORKS = (".conf", ".conflist", ".json")
 _BRIDGE = ("stp_state", "forward_delay", "vlan_filtering", "multicast_snooping", "multicast_querier")
-_TIMEOUT = 10.0
+_TIME_SERVICES = ("/etc/systemd/ntp-units.d", "/run/systemd/ntp-units.d", "/usr/lib/systemd/ntp-units.d")
 _STA_UNSYNC = 0x40  # linux/timex.h
 _STATUS_AT, _TIMEX = 40, 208  # where struct timex has its status, and its size
 
@@ -47,6 +50,7 @@ def gather(status: Status | None, path: str) -> Facts:
     uplink, refused = _uplink(host, config, status)
     names = [config.host.bridge, *([uplink.name] if uplink is not None else [])]
     found = find_managers.find(uplink) if uplink is not None else Found()
+    filtered, dropping, unread = _firewall(config.host.bridge)
     managing = ("NetworkManager" if found.nm else "systemd-networkd",) if found.userspace_ra else ()
     return Facts(
         config=config,
@@ -56,8 +60,9 @@ def gather(status: Status | None, path: str) -> Facts:
         told=None if status is None else tuple(map(_told, status["findings"])),
         pods=_pods(status),
         lacking=_lacking(),
-        bridged_frames_filtered=_filtered(),
-        dropping=_dropping(config.host.bridge),
+        filtered=filtered,
+        dropping=dropping,
+        unread=unread,
         sysfs=dict(_sysfs(config.host.bridge, names[-1])),
         dhcp_clients=tuple(_dhcp_clients(names)),
         managing=managing,
@@ -93,46 +98,59 @@ def _pods(status: Status | None) -> dict[str, str] | None:
     return offline.attached() if DEFAULT_PATH.exists() else {}
 
 
-def _lacking() -> tuple[str, ...]:
-    """The kinds of interfaces that a namespace made for it cannot have."""
+def _lacking() -> tuple[Lacking, ...]:
+    """The modules without which a namespace made for it cannot have something."""
 
     def attempt() -> list[str]:
         with Netlink() as netlink:
-            makes: dict[str, Callable[[], None]] = {
+            makes: dict[str, Callable[[], object]] = {
                 "bridge": lambda: netlink.add_bridge("twtry", "02:00:00:00:00:01", 1500),
                 "veth": lambda: netlink.add_pair("twtry0", "twtry1", mtu=1500),
+                "af_packet": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
+                "nf_tables": _nf_tables,
             }
-            return [kind for kind, make in makes.items() if not _works(make)]
+            return [module for module, make in makes.items() if not _works(make)]
 
-    return tuple(netns.in_a_new_one(attempt))
+    return tuple(map(modules.why, netns.in_a_new_one(attempt)))
 
 
-def _works(make: Callable[[], None]) -> bool:
+def _nf_tables() -> None:
+    with closing(Nftables()) as nftables:
+        nftables.generation()
+
+
+def _works(make: Callable[[], object]) -> bool:
     try:
         make()
-    except TerwayError:
+    except (TerwayError, OSError):
         return False
     return True
 
 
-def _filtered() -> bool | None:
-    text = _read("/proc/sys/net/bridge/bridge-nf-call-iptables")
-    return text.strip() != "0" if text else None
-
-
-def _dropping(bridge: str) -> tuple[firewall.Dropping, ...] | None:
+def _firewall(bridge: str) -> tuple[tuple[str, ...] | None, tuple[firewall.Dropping, ...], str]:
+    """Which iptables bridged frames pass, None for no br_netfilter; what drops them there; what could not be listed."""
+    settings = {each: read(f"/proc/sys/net/bridge/bridge-nf-call-{each}") for each in firewall.FAMILIES}
+    if not any(settings.values()):
+        return None, (), ""
+    filtered = tuple(each for each, text in settings.items() if text.strip() not in {"", "0"})
+    if not filtered:
+        return filtered, (), ""
+    chains: list[firewall.Json] = []
+    unread = ""
     try:
-        done = subprocess.run(
-            ("nft", "-j", "list", "ruleset"), stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT
-        )
-        return firewall.dropping(done.stdout.decode(errors="replace"), bridge)
-    except (OSError, subprocess.TimeoutExpired, ValueError):
-        return None
+        chains += firewall.of_nft(output("nft", "-j", "list", "ruleset"))
+    except ValueError:
+        unread = "nft"
+    for tool in iptables.legacy_in_use():
+        rules = output(tool, "-w", "5", "-S")
+        chains += firewall.of_legacy(tool, rules)
+        unread = unread or ("" if rules else tool)
+    return filtered, firewall.dropping(chains, bridge, filtered), unread
 
 
 def _sysfs(bridge: str, uplink: str) -> Iterator[tuple[str, str]]:
     for name in [f"{bridge}/bridge/{key}" for key in _BRIDGE] + [f"{uplink}/brport/state"]:
-        if text := _read(f"/sys/class/net/{name}").strip():
+        if text := read(f"/sys/class/net/{name}").strip():
             yield name, text
 
 
@@ -150,8 +168,11 @@ def _is_cni_dhcp(words: list[str]) -> bool:
 
 
 def _process(pid: int, name: str) -> Process:
-    unit = _read(f"/proc/{pid}/cgroup").strip().rpartition("/")[2]
-    return Process(pid, name, unit if unit.endswith(".service") else "")
+    unit = read(f"/proc/{pid}/cgroup").strip().rpartition("/")[2]
+    if not unit.endswith(".service"):
+        return Process(pid, name)
+    main = output("systemctl", "show", "--property=MainPID", "--value", unit).strip()
+    return Process(pid, name, unit, main == str(pid))
 
 
 def _networks(directory: str) -> tuple[str, ...] | None:
@@ -192,7 +213,7 @@ def _runtimes() -> Iterator[Runtime]:
 
 def _toml(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(_read(path))
+        return tomllib.loads(read(path))
     except tomllib.TOMLDecodeError:
         return {}
 
@@ -204,11 +225,17 @@ def _clock(cni: CniConfig) -> Clock:
     timex = ctypes.create_string_buffer(_TIMEX)
     known = ctypes.CDLL(None).adjtimex(timex) >= 0
     status = int.from_bytes(timex.raw[_STATUS_AT : _STATUS_AT + 4], "little")
-    return Clock(time.time(), not status & _STA_UNSYNC if known else None, seen, witness)
+    synchronised = not status & _STA_UNSYNC if known else None
+    return Clock(time.time(), synchronised, seen, witness, "on" if synchronised else _time_service())
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+def _time_service() -> str:
+    """Whether any of the services that systemd knows to set the clock is there, and on: see facts.Clock."""
+    if not Path("/run/systemd/system").is_dir():
         return ""
+    files = [file for each in _TIME_SERVICES for file in Path(each).glob("*.list")]
+    lines = [line for file in files for line in read(str(file)).splitlines()]
+    units = [line for line in lines if line and not line.startswith("#")]
+    if not units:
+        return "none"
+    return "on" if "active" in output("systemctl", "is-active", *units).split() else "off"

@@ -68,7 +68,12 @@ def settle(bridge: str, chains: Iterable[Chain], *, wanted: bool = True) -> tupl
 
 
 def _in_use(chains: Iterable[Chain]) -> list[str]:
-    found = [_NFT[chain.family] for chain in chains if has(chain)]
+    return [_NFT[chain.family] for chain in chains if has(chain)] + legacy_in_use()
+
+
+def legacy_in_use() -> list[str]:
+    """The commands of old that have a table of filters in this network namespace."""
+    found = []
     for tool, names in _LEGACY.items():
         with contextlib.suppress(OSError):
             found += [tool] * ("filter" in Path(names).read_text().split())

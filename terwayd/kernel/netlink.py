@@ -287,7 +287,8 @@ def _told(what: str, *fine: int) -> Iterator[None]:
     except NetlinkError as error:
         if error.code in fine:
             return
-        raise KernelError(f"{what}: {os.strerror(error.code)}", error.code) from None
+        hint = "terwayctl doctor kernel" if error.code == errno.EOPNOTSUPP else ""
+        raise KernelError(f"{what}: {os.strerror(error.code)}", error.code, hint=hint) from None
     except KernelError as error:
         if error.errno not in fine:
             raise

@@ -12,9 +12,10 @@ import pytest
 from terwayd.config import Config, DhcpConfig
 from terwayd.dhcp.survey import Offer
 from terwayd.doctor.checks import GROUPS, LIVE, Severity
-from terwayd.doctor.facts import Clock, Facts, Gateway, Live, Runtime, Told
-from terwayd.doctor.firewall import Dropping, dropping
+from terwayd.doctor.facts import Clock, Facts, Gateway, Lacking, Live, Process, Runtime, Told
+from terwayd.doctor.firewall import Dropping, dropping, of_legacy, of_nft
 from terwayd.doctor.live import foreign_mac
+from terwayd.doctor.modules import forbids
 from terwayd.health import CHECKS, Finding, examine
 from terwayd.model import Host, Link
 
@@ -65,9 +66,12 @@ def test_every_finding_that_counts_has_a_hint() -> None:
         ({"told": (Told("drift", False, "a", "h"), Told("bad", True, "b", "g"))}, "daemon", "error", "bad: b; drift: a"),
         ({"told": (Told("mended", False, "a", "h"),)}, "daemon", "warning", "mended: a"),
         ({"refused": ("host.uplink: wlan0 is wireless", "h")}, "uplink", "error", "wlan0 is wireless"),
-        ({"lacking": ("bridge", "veth")}, "features", "error", "kind bridge, veth"),
+        ({"clock": Clock(2e9, False, 1e9, "/x", "on")}, "clock", "warning", "no time server answers"),
+        ({"lacking": (Lacking("bridge"), Lacking("veth"))}, "features", "error", "lacks bridge; this kernel lacks veth"),
         ({"managing": ("NetworkManager",)}, "other-manager", "error", "NetworkManager configures eth0 too"),
-        ({"bridged_frames_filtered": True}, "br-netfilter", "unknown", "nft cannot list"),
+        ({"filtered": ("iptables",), "unread": "nft"}, "br-netfilter", "unknown", "nft cannot list"),
+        ({"filtered": ("ip6tables",)}, "br-netfilter", "well", "none drops them"),
+        ({"filtered": ()}, "br-netfilter", "well", "pass no iptables"),
         ({"sysfs": {"mybr0/bridge/vlan_filtering": "1"}}, "vlan-filtering", "warning", "VLAN filtering is on"),
         ({"sysfs": {"eth0/brport/state": "1"}}, "stp", "error", "does not forward in mybr0: state 1"),
         ({"networks": ()}, "network", "error", "is not there"),
@@ -116,6 +120,54 @@ def test_the_lan(change: dict[str, Any], code: str, severity: str, text: str) ->
     assert (found.severity.value, text in found.message) == (severity, True), found.message
 
 
+@pytest.mark.parametrize(
+    ("lacking", "hint"),
+    [
+        (Lacking("veth"), "modprobe veth"),
+        (
+            Lacking("veth", missing="/lib/modules/6.1", release="6.1"),
+            "apt install --reinstall linux-image-6.1",
+        ),
+        (Lacking("veth", missing="/lib/modules/6.1", elsewhere=True, release="6.1"), "systemctl reboot"),
+    ],
+)
+def test_what_the_kernel_lacks(lacking: Lacking, hint: str) -> None:
+    assert finding(replace(WELL, lacking=(lacking,)), "features").hint == hint
+
+
+@pytest.mark.parametrize(
+    ("clients", "hint"),
+    [
+        ((Process(7, "udhcpc"),), "kill 7"),
+        ((Process(7, "dhclient", "networking.service"),), "kill 7"),
+        ((Process(7, "dhclient", "dhclient.service", main=True),), "systemctl disable --now dhclient.service"),
+        (
+            (Process(8, "dhcpcd", "a.service"), Process(7, "dhcpcd", "a.service", main=True), Process(9, "udhcpc")),
+            "systemctl disable --now a.service; kill 9",
+        ),
+    ],
+)  # fmt: skip
+def test_how_another_client_is_ended(clients: tuple[Process, ...], hint: str) -> None:
+    """By its unit where the unit is there for it: networking.service would take the network along."""
+    assert finding(replace(WELL, dhcp_clients=clients), "other-manager").hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "forbidden"),
+    [
+        ("install bridge /bin/false", True),
+        ("# no\n  blacklist\tbridge\n", True),
+        ("#install bridge /bin/false", False),
+        ("install bridge_x /bin/false", False),
+        ("blacklist veth", False),
+        ("options bridge x=1", False),
+        ("", False),
+    ],
+)
+def test_what_modprobe_is_told(text: str, forbidden: bool) -> None:
+    assert forbids(text, "bridge") == forbidden
+
+
 def test_a_server_that_is_not_believed() -> None:
     config = Config(dhcp=DhcpConfig(servers=(IPv4Address("192.0.2.7"),)))
     found = finding(replace(WELL, config=config), "dhcp-servers")
@@ -157,6 +209,10 @@ COUNTER: dict[str, Any] = {"counter": {"packets": 0, "bytes": 0}}
         (ruleset(rule(named("iifname"), named("oifname"), COUNTER, ACCEPT)), False),
         (ruleset(rule(named("iifname", {"set": ["docker0", "mybr0"]}), ACCEPT)), False),
         (ruleset(rule(named("iifname", "docker0"), ACCEPT)), True),
+        (ruleset(rule(named("iifname", "my*"), ACCEPT)), False),
+        (ruleset(rule(named("iifname", "br*"), ACCEPT)), True),
+        (ruleset(rule({"return": None}), rule(ACCEPT)), True),
+        (ruleset(rule({"goto": {"target": "USER"}}), rule(ACCEPT)), True),
         (ruleset(rule(named("iifname", op="!="), ACCEPT)), True),
         (ruleset(rule(named("iifname", "docker0"), DROP), policy="accept"), False),
         (ruleset(rule({"xt": {"type": "match", "name": "physdev"}}, ACCEPT)), False),
@@ -169,10 +225,37 @@ COUNTER: dict[str, Any] = {"counter": {"packets": 0, "bytes": 0}}
     ],
 )  # fmt: skip
 def test_forward_chains(text: str, drops: bool) -> None:
-    found = dropping(text, "mybr0")
+    found = dropping(of_nft(text), "mybr0", ("iptables",))
     assert bool(found) == drops
     for chain in found:
         assert (chain.table, chain.chain) == ("filter", "FORWARD")
+
+
+@pytest.mark.parametrize(
+    ("rules", "drops"),
+    [
+        (["-P FORWARD DROP"], True),
+        (["-P FORWARD ACCEPT"], False),
+        (["-P INPUT DROP", "-P FORWARD ACCEPT", "-A INPUT -j DROP"], False),
+        (["-P FORWARD DROP", '-A FORWARD -i mybr0 -o mybr0 -m comment --comment "ours, -j DROP" -j ACCEPT'], False),
+        (["-P FORWARD DROP", "-A FORWARD -i my+ -j ACCEPT"], False),
+        (["-P FORWARD DROP", "-A FORWARD ! -i docker0 -j ACCEPT"], True),
+        (["-P FORWARD ACCEPT", "-A FORWARD -i mybr0 -p tcp -j DROP"], False),
+        (["-P FORWARD ACCEPT", "-A FORWARD -i mybr0 -j REJECT --reject-with icmp-port-unreachable"], True),
+        (["-P FORWARD DROP", "-A FORWARD -m physdev --physdev-is-bridged -j ACCEPT"], False),
+        (["-P FORWARD DROP", "-A FORWARD -m physdev ! --physdev-is-bridged -j ACCEPT"], True),
+        (["-P FORWARD DROP", "-A FORWARD -m physdev --physdev-in eth1 -j ACCEPT"], True),
+        (["-P FORWARD DROP", "-N USER", "-A FORWARD -j USER", "-A USER -o mybr0 -j ACCEPT"], False),
+        (["-P FORWARD ACCEPT", "-N USER", "-A FORWARD -g USER", "-A USER -j LOG --log-prefix x", "-A USER -j DROP"], True),
+        (["-P FORWARD DROP", "-A FORWARD -j MARK --set-mark 1", "-A FORWARD -j ACCEPT"], False),
+    ],
+)  # fmt: skip
+def test_chains_of_legacy_iptables(rules: list[str], drops: bool) -> None:
+    found = dropping(of_legacy("iptables-legacy", "\n".join(rules)), "mybr0", ("iptables",))
+    assert [str(chain) for chain in found] == ["iptables-legacy filter FORWARD"] * drops
+    assert dropping(of_legacy("iptables-legacy", "\n".join(rules)), "mybr0", ("ip6tables",)) == ()
+    for chain in found:
+        assert chain.exception.format(bridge="br0") == "iptables-legacy -I FORWARD -i br0 -o br0 -j ACCEPT"
 
 
 def test_the_exception_is_taken() -> None:
