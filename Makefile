@@ -16,6 +16,7 @@ LAB := iproute2 iputils-ping kmod nftables procps psmisc util-linux dnsmasq-base
 TESTS := $(LAB) python3-pytest python3-pytest-xdist python3-hypothesis python3-jsonschema python3-yaml apt-utils gnupg mmdebstrap systemd-container tcpdump \
 	containerd runc podman busybox-static curl iptables openssl containernetworking-plugins \
 	kea-dhcp4-server isc-dhcp-server udhcpd faketime
+EMULATOR := qemu-system-x86
 BUILD := build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
 	bash-completion lintian
 BESIDE := --numprocesses 3 --dist loadfile
@@ -37,7 +38,7 @@ test: deb
 	$(PYTHON) -m pytest -m "not long and alone"
 
 test-full: deb
-	@packaging/need $(TESTS)
+	@packaging/need $(TESTS) $(EMULATOR)
 	$(PYTHON) -m pytest -m "not alone" $(BESIDE)
 	$(PYTHON) -m pytest -m alone
 
