@@ -15,7 +15,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self, cast
 
-from pyroute2 import IPRoute
+from terwayd.errors import KernelError
+from terwayd.kernel import messages, requests
+from terwayd.kernel.sparing import sparing
+from terwayd.kernel.sysctl import write_sysctl
+from terwayd.model import (
+    IFA_F_NODAD,
+    Address,
+    Host,
+    Link,
+    Neighbour,
+    Route,
+    Rule,
+)
+
+sparing("pyroute2")  # before the first import of it
+
+from pyroute2.iproute import IPRoute
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.rtnl import (
@@ -32,19 +48,6 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-from terwayd.errors import KernelError
-from terwayd.kernel import messages, requests
-from terwayd.kernel.sysctl import write_sysctl
-from terwayd.model import (
-    IFA_F_NODAD,
-    Address,
-    Host,
-    Link,
-    Neighbour,
-    Route,
-    Rule,
-)
 
 # pyroute2 0.7 stops at IFA_FLAGS; linux/if_addr.h goes on.
 _NEWER_IFA = (("IFA_RT_PRIORITY", "uint32"), ("IFA_TARGET_NETNSID", "uint32"), ("IFA_PROTO", "uint8"))
