@@ -175,6 +175,7 @@ class Running:
     def _on_event(self, key: Hashable, event: Event) -> None:
         if (told := _TOLD.get(type(event))) is not None:
             self._metrics.dhcp_event(told)
+        self._firewall.glance()
         if key == HOST and self.host_lease is not None:
             self.host_lease.on_event(event)
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import subprocess
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from pathlib import Path
 from terwayd.errors import KernelError
 from terwayd.kernel.nftables import Chain
 
+LOCK = "/run/xtables.lock"
+"""What an iptables of the old kind, and whoever has it do something, holds while it changes a rule."""
 _COMMENT = "terwayd"
 _USER = "DOCKER-USER"
 _LEGACY = {"iptables-legacy": "/proc/net/ip_tables_names", "ip6tables-legacy": "/proc/net/ip6_tables_names"}
@@ -82,17 +85,21 @@ def legacy_in_use() -> list[str]:
 
 def _list(tool: str, chain: str) -> str:
     try:
-        return _run(tool, "-S", chain)
+        return _run(
+            tool, "-S", chain, XTABLES_LOCKFILE=os.devnull
+        )  # reading needs no lock, and rings no bell
     except KernelError as error:
         if error.errno == errno.ENOENT and chain == _USER:
             return ""
         raise
 
 
-def _run(tool: str, *arguments: str) -> str:
+def _run(tool: str, *arguments: str, **environment: str) -> str:
     command = [tool, "-w", "5", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | environment
+        )
     except OSError as error:
         raise KernelError(f"{tool}: {error.strerror}", errno.ENOEXEC, hint="apt install iptables") from None
     if done.returncode != 0:

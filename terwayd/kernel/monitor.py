@@ -6,15 +6,15 @@ himself.  A burst rings once, and is read once.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import sys
 from collections.abc import Callable
 
+from terwayd.kernel.bell import Bell
+
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # link, ipv4 address and route, ipv6 address and route
 _RTM_DELLINK = 17
-_DEBOUNCE = 0.2
 
 
 class Monitor:
@@ -26,25 +26,13 @@ class Monitor:
         self._on_change = on_change
         self.vanished = False
         """Whether an interface has gone, or messages were lost, since this was last set to False."""
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.setblocking(False)
         self._socket.bind((0, groups))
-        self._listen()
-
-    def _listen(self) -> None:
-        self._loop.add_reader(self._socket.fileno(), self._begin)
-
-    def _begin(self) -> None:
-        """What comes now can wait in the socket: whatever is under way has the processor meanwhile."""
-        self._loop.remove_reader(self._socket.fileno())
-        self._timer = self._loop.call_later(_DEBOUNCE, self._ring)
+        self._bell = Bell(self._socket.fileno(), self._ring)
 
     def _ring(self) -> None:
-        self._timer = None
         self._drain()
-        self._listen()
         self._on_change()
 
     def _drain(self) -> None:
@@ -60,7 +48,5 @@ class Monitor:
                     self.vanished |= int.from_bytes(message[4:6], sys.byteorder) == _RTM_DELLINK
 
     def close(self) -> None:
-        self._loop.remove_reader(self._socket.fileno())
+        self._bell.close()
         self._socket.close()
-        if self._timer is not None:
-            self._timer.cancel()

@@ -1,6 +1,8 @@
 """The node's rules in nftables, kept as they shall be: by each attach and detach, and against other hands.
 
-A doorbell rings after every transaction of anybody; whether anything of ours has become different is then looked up.
+A doorbell rings after every transaction of anybody, another one when an iptables of the old kind has given its
+lock back; whether anything of ours has become different is then looked up.  Who changes rules of that kind
+without the lock is found out the next time that the daemon is awake for a pod.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from terwayd.host.drift import Limit
 from terwayd.kernel import iptables
 from terwayd.kernel.monitor import Monitor
 from terwayd.kernel.nftables import GROUP, NETLINK_NETFILTER, Chain, Nftables
+from terwayd.kernel.watch import CLOSED, Watch
 from terwayd.model import NFT_FAMILIES, NFT_TABLE
 from terwayd.pods.ruleset import Port, in_words, keys_of, ruleset
 from terwayd.pods.upkeep import Trouble
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_INTERVAL = 30.0  # seconds, for what no doorbell tells of: legacy iptables
+_INTERVAL = 30.0  # seconds between two looks for what no doorbell tells of
 
 
 class Firewall:
@@ -51,7 +54,9 @@ class Firewall:
         self._accepting: list[str] = []
         self._limit = Limit()
         self._rung = asyncio.Event()
+        self._looked = 0.0  # boot time
         self._monitor: Monitor | None = None
+        self._watch: Watch | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._trouble: tuple[Trouble, ...] = ()
 
@@ -79,10 +84,20 @@ class Firewall:
         """Have the rules, for these pods besides those that were admitted, and keep them."""
         self._ports |= {port.name: port for port in ports}
         self.services = self.services or services
+        if self._monitor is None:
+            self._monitor = Monitor(self._rung.set, NETLINK_NETFILTER, GROUP)
+            try:
+                self._watch = Watch([iptables.LOCK], CLOSED, self._rung.set)
+            except OSError as error:
+                log.warning("rules of iptables-legacy are looked at every %.0f s: %s", _INTERVAL, error)
         await self._do(self._load)
         if self._keeping is None:
-            self._monitor = Monitor(self._rung.set, NETLINK_NETFILTER, GROUP)
             self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
+    def glance(self) -> None:
+        """The daemon is awake: have what no doorbell tells of looked at, unless that was done a moment ago."""
+        if boottime() - self._looked >= _INTERVAL:
+            self._rung.set()
 
     def serve(self) -> None:
         """There are Services from now on.  Blocking, in any thread."""
@@ -108,10 +123,12 @@ class Firewall:
 
     def down(self) -> None:
         """Keep nothing any more; what is there stays."""
-        if self._monitor is not None and self._keeping is not None:
-            self._monitor.close()
+        for bell in (self._monitor, self._watch):
+            if bell is not None:
+                bell.close()
+        if self._keeping is not None:
             self._keeping.cancel()
-        self._monitor = self._keeping = None
+        self._monitor = self._watch = self._keeping = None
         self._trouble = ()
 
     def close(self) -> None:
@@ -230,8 +247,9 @@ class Firewall:
     async def _keep(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._rung.wait(), _INTERVAL)
+                await asyncio.wait_for(self._rung.wait(), _INTERVAL if self._watch is None else None)
             self._rung.clear()
+            self._looked = boottime()
             for words in await self._do(self._look) or ():
                 log.warning("mended: %s", words, extra=about(MENDED))
                 self._on_repair(words)

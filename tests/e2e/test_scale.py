@@ -69,14 +69,13 @@ def test_memory_and_rest(lan: Lan) -> None:
         time.sleep(60)
         after = wakeups(node)
         woken = {thread: count - before.get(thread, 0) for thread, count in after.items()}
-        print(f"resident with {HELD} pods {with_250 / 1024:.1f} MiB, {a_lease:.1f} KiB a further lease")
+        print(f"resident with {HELD} pods {with_250 * 1024 / 1e6:.1f} MB, {a_lease:.1f} KiB a further lease")
         print("after", [CYCLES * n // 4 for n in (1, 2, 3, 4)], "attaches and detaches:", levels, "KiB")
         print("woken in a minute, by thread:", woken)
-        assert with_250 <= 45 * 1024
+        assert with_250 * 1024 <= 45_000_000
         assert a_lease <= 20
         assert levels[-1] - levels[0] < 1024, "level"
-        # Twice it looks for rules of legacy iptables, which tell nobody when they change: a few switches each time.
-        assert sum(woken.values()) <= 40
+        assert not sum(woken.values())
 
 
 @pytest.fixture

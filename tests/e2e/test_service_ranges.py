@@ -94,7 +94,7 @@ def routed(pod: Pod) -> bool:
 
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "files"])
 def test_the_range_of_kubeadm(api_server: Lan, embedded: bool) -> None:
-    """A pod that was there before gets its route and its rules too."""
+    """A pod that was there before gets its route and its rules too, as soon as kubelet is told of its cluster."""
     lan = api_server
     node: Node = lan.node("n1", "")
     daemon = node.start_daemon().wait_ready()
@@ -104,7 +104,7 @@ def test_the_range_of_kubeadm(api_server: Lan, embedded: bool) -> None:
     assert daemon.log().count("no Service range is known") == 1
     node.path("/run/kubelet.pem").write_bytes(lan.host.path("/run/pki/kubelet.pem").read_bytes())
     node.write("/etc/kubernetes/kubelet.conf", kubeconfig(lan, embedded=embedded))
-    eventually(lambda: routed(early), 30.0, "the early pod has its route")
+    eventually(lambda: routed(early), 1.5, "the early pod has its route")
     late = node.pod("late")
     late.add()
     assert routed(late)
@@ -114,6 +114,31 @@ def test_the_range_of_kubeadm(api_server: Lan, embedded: bool) -> None:
     )
     assert daemon.log().count("no Service range is known") == 1
     assert not list(node.path("/var/lib/terwayd").glob("*.pem"))
+
+
+def test_an_api_server_that_does_not_say_yet_is_asked_again(api_server: Lan) -> None:
+    """As during `kubeadm init`, which writes the ConfigMap last."""
+    lan = api_server
+    lan.host.write("/run/answer.json", "{}")
+    node = lan.node("n1", "")
+    node.write("/etc/kubernetes/kubelet.conf", kubeconfig(lan, embedded=True))
+    daemon = node.start_daemon().wait_ready()
+    pod = node.pod("web-0")
+    pod.add()
+    eventually(lambda: "kubeadm-config names none" in daemon.log(), 5.0)
+    lan.host.write("/run/answer.json", json.dumps(CONFIG_MAP))
+    eventually(lambda: routed(pod), 5.0, "the range is found, and no file has changed")
+
+
+def test_a_node_that_becomes_a_control_plane(lan: Lan) -> None:
+    """The directory of its manifests is not there before."""
+    node = lan.node("n1", "")
+    node.start_daemon().wait_ready()
+    pod = node.pod("web-0")
+    pod.add()
+    manifest = "spec:\n  containers:\n  - command:\n    - --service-cluster-ip-range=10.96.0.0/12\n"
+    node.write("/etc/kubernetes/manifests/kube-apiserver.yaml", manifest)
+    eventually(lambda: routed(pod), 1.5, "the pod has its route")
 
 
 def test_no_add_waits_for_an_api_server(api_server: Lan) -> None:

@@ -231,3 +231,27 @@ def test_nothing_is_left_after_a_teardown(lan: Lan) -> None:
     node.terwayctl("teardown")
     time.sleep(0.5)  # what does not come back cannot be waited for
     assert node.run("nft list ruleset; iptables-legacy -S").stdout == before
+
+
+def test_rules_of_old_are_put_right_at_once(lan: Lan) -> None:
+    """Whoever changes them, by the lock that all of them take; one that does not, when the next pod comes."""
+    node = lan.node("n1", CONFIG)
+    daemon = node.start_daemon().wait_ready()
+
+    def stands() -> bool:
+        rules = node.run("iptables-legacy-save").stdout  # takes no lock, and so tells the daemon nothing
+        return "-A FORWARD -i mybr0 -o mybr0 -m comment --comment terwayd -j ACCEPT" in rules
+
+    container = "touch /tmp/lock; mount --bind /run/xtables.lock /tmp/lock; XTABLES_LOCKFILE=/tmp/lock "
+    for command in (
+        "iptables-legacy -P FORWARD DROP",
+        "iptables-legacy -F FORWARD",
+        f"unshare --mount sh -ec '{container} iptables-legacy -F FORWARD'",
+        "rm /run/xtables.lock; iptables-legacy -F FORWARD",
+    ):
+        node.run(command)
+        eventually(stands, 1.5, f"mended: {command}")
+    node.run("XTABLES_LOCKFILE=/tmp/other iptables-legacy -P FORWARD ACCEPT")
+    node.pod("web-0").add()
+    eventually(lambda: not stands(), 1.5, "it goes again")
+    assert daemon.log().count("mended: iptables-legacy") == 5
