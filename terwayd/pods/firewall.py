@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,7 +84,7 @@ class Firewall:
 
     async def up(self, ports: Iterable[Port] = (), *, services: bool) -> None:
         """Have the rules, for these pods besides those that were admitted, and keep them."""
-        self._ports |= {port.name: port for port in ports}
+        self._ports |= {port.name: _indexed(port) for port in ports}
         self.services = self.services or services
         if self._monitor is None:
             self._monitor = Monitor(self._rung.set, NETLINK_NETFILTER, GROUP)
@@ -110,7 +112,7 @@ class Firewall:
         """Have a pod's port hold to what `port` says, from the time when this returns.  Blocking, in any thread."""
         with self._alone:
             before = self._of_pod(port.pod)
-            self._ports[port.name] = port
+            self._ports[port.name] = _indexed(port)
             self._change(before, self._of_pod(port.pod))
 
     def dismiss(self, name: str) -> None:
@@ -256,6 +258,13 @@ class Firewall:
                 if self._limit.reached(boottime()):
                     log.error("%s, again and again: looked at every %.0f s for now", words, _INTERVAL)
                     await asyncio.sleep(_INTERVAL)
+
+
+def _indexed(port: Port) -> Port:
+    try:
+        return replace(port, index=socket.if_nametoindex(port.name))
+    except OSError:  # not there yet, or not any more
+        return port
 
 
 def _dropped(chain: Chain, bridge: str) -> Trouble:

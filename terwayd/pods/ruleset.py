@@ -7,6 +7,7 @@ else does; no rule of it is a pod's own: the pods are elements of sets, which ch
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -17,7 +18,7 @@ _IPV4 = b"\x08\0"
 _SETS = {
     "ports": "type ifname",
     "macs": "type ifname . ether_addr",
-    "senders": "typeof iifname . @ll,48,64 . @nh,96,32",  # source MAC and EtherType are one field, it is cheaper
+    "senders": "typeof iif . @ll,48,64 . @nh,96,32",  # index, source MAC with EtherType, source: what costs least
     "leased": "type ifname . ether_addr . ipv4_addr",
     "identifiers": "typeof iifname . ether saddr . @nh,128,64",
 }
@@ -40,12 +41,14 @@ _SERVICES = """
         meta pkttype { broadcast, multicast } oifname . ether saddr @macs drop
     }"""
 
-# Each chain ends in `refuse`: what is not understood, a tagged frame or a malformed header, is not the pod's to send.
+# Nearly all that pods send is accepted by the first rule, which has to be cheap; what it leaves the chains below judge.
+# Each of them ends in `refuse`: what is not understood, a tagged frame or a malformed header, is not the pod's to send.
+# The first rule's second port is compared without the last bit: nft 1.0.6 makes one comparison of two on one header.
 _ANTISPOOF = """
     counter refused { comment "frames that were not the pods' to send" }
     chain from_pods {
         type filter hook prerouting priority -350
-        iifname . @ll,48,64 . @nh,96,32 @senders goto ipv4
+        meta pkttype != multicast iif . @ll,48,64 . @nh,96,32 @senders @th,0,16 != 67 @th,16,16 & 0xfffe != 66 accept
         iifname @ports goto pod
     }
     chain refuse {
@@ -53,11 +56,14 @@ _ANTISPOOF = """
     }
     chain pod {
         ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f goto refuse
-        ether type vmap { arp : goto arp_message, ip6 : goto ipv6 }
+        ether type vmap { ip : goto ipv4, arp : goto arp_message, ip6 : goto ipv6 }
         goto refuse
     }
     chain ipv4 {
-        meta pkttype multicast ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f goto refuse
+        iifname . ether saddr . ip saddr @leased goto ipv4_own
+        goto refuse
+    }
+    chain ipv4_own {
         meta l4proto != udp accept
         @th,0,16 67 goto refuse
         @th,16,16 67 goto refuse
@@ -117,7 +123,7 @@ class Port:
 
     With `ipv6` it has the addresses that the kernel makes of its MAC, under any prefix: the link-local one, and those
     of the prefixes that a router announces.  Ports of one `pod` may send with each other's addresses, as a host with
-    two interfaces on one LAN does, but each with its own MAC.
+    two interfaces on one LAN does, but each with its own MAC.  `index` is the interface's, 0 where there is none yet.
     """
 
     name: str
@@ -126,6 +132,7 @@ class Port:
     addresses: tuple[IPv4Address, ...] = ()
     ipv6: bool = True
     guarded: bool = True
+    index: int = 0
 
     @property
     def _mac(self) -> bytes:
@@ -135,6 +142,7 @@ class Port:
         """Each with its set; `beside` are the ports of its pod, itself included."""
         name = self.name.encode().ljust(16, b"\0")
         own = name + self._mac + bytes(2)  # each part of a key fills whole words
+        head = self.index.to_bytes(4, sys.byteorder) + self._mac + _IPV4
         yield "macs", own
         if not self.guarded:
             return
@@ -142,7 +150,8 @@ class Port:
         for port in beside:
             for address in port.addresses:
                 yield "leased", own + address.packed
-                yield "senders", name + self._mac + _IPV4 + address.packed
+                if self.index:
+                    yield "senders", head + address.packed
             if port.ipv6:
                 yield "identifiers", own + interface_identifier(port._mac)
 
@@ -182,15 +191,17 @@ def ruleset(bridge: str, ports: Iterable[Port], *, antispoof: bool, services: bo
 
 
 def _set(name: str, elements: set[bytes]) -> str:
-    listed = ", ".join(sorted(_element(key) for key in elements))
+    listed = ", ".join(sorted(map(_sender if name == "senders" else _element, elements)))
     return f"\n    set {name} {{ {_SETS[name]}; {f'elements = {{ {listed} }}; ' if listed else ''}}}"
 
 
+def _sender(key: bytes) -> str:
+    return f"{int.from_bytes(key[:4], sys.byteorder)} . 0x{key[4:12].hex()} . 0x{key[12:].hex()}"
+
+
 def _element(key: bytes) -> str:
-    name, mac, kind, rest = key[:16].rstrip(b"\0").decode(), key[16:22], key[22:24], key[24:]
+    name, mac, rest = key[:16].rstrip(b"\0").decode(), key[16:22], key[24:]
     parts = [f'"{name}"']
-    if kind == _IPV4:
-        return " . ".join([*parts, f"0x{(mac + kind).hex()}", f"0x{rest.hex()}"])
     parts += [mac.hex(":")] if mac else []
     if rest:
         parts.append(str(IPv4Address(rest)) if len(rest) == 4 else f"0x{rest.hex()}")

@@ -1,14 +1,20 @@
-"""`python3 -m tests.bench.filtered [ROUNDS]`: what the filter costs a pod that floods the LAN, alone and among 250.
+"""`python3 -m tests.bench.filtered [ROUNDS [PODS...]] [--program]`: what the filter costs a pod that floods the LAN.
 
-Packets a second that the LAN's host receives, with the rules as they are and without the table, in turns of one run.
+Packets a second that come to the NIC of a host of the LAN, with the rules as they are and without the table, in turns of
+one run.  What comes is dropped at the NIC: the host's work is on the same processor, and would hide the filter's part.
+With `--program` a program takes it from a socket, as one would in life.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import signal
 import statistics
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 
 from tests.bench.driving import Driver, lan_of_thousands, pods, serving
 from tests.bench.peers import ours
@@ -21,22 +27,40 @@ TARGET = 0.97
 TABLE = "bridge terwayd"
 
 
-def measured(rounds: int = ROUNDS) -> dict[int, dict[str, list[float]]]:
+def measured(
+    rounds: int = ROUNDS, counts: Sequence[int] = COUNTS, *, program: bool = False
+) -> dict[int, dict[str, list[float]]]:
     """Packets a second by number of pods, "on" and "off"."""
     with Lan() as lan:
         lan_of_thousands(lan)
-        # What arrives is counted and dropped: the host's own work is not what is measured.
-        lan.host.run(
-            "nft 'add table netdev x; add chain netdev x y { type filter hook ingress device eth0 priority 0; }'"
-        )
-        with serving(lan, "n1", 11) as (node, driver):
-            lan.host.run("nft add rule netdev x y udp dport 9 drop")
+        with serving(lan, "n1", 11) as (node, driver), received_by_program(lan) if program else dropped(lan):
             found, there = {}, 0
-            for count in COUNTS:
+            for count in counts:
                 attach(driver, pods(count)[there:])
                 there = count
                 found[count] = in_turns(lan, node, rounds)
             return found
+
+
+@contextlib.contextmanager
+def dropped(lan: Lan) -> Iterator[None]:
+    lan.host.run(
+        "nft 'add table netdev x; add chain netdev x y { type filter hook ingress device eth0 priority 0; };"
+        " add rule netdev x y udp dport 9 drop'"
+    )
+    yield
+
+
+@contextlib.contextmanager
+def received_by_program(lan: Lan) -> Iterator[None]:
+    script = str(CHECKOUT / "tests/bench/receiver.py")
+    with lan.host.popen([PYTHON, "-IS", script], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        try:
+            yield
+        finally:
+            program.kill()
 
 
 def attach(driver: Driver, names: list[str]) -> None:
@@ -81,7 +105,12 @@ def ratio(rates: dict[str, list[float]]) -> float:
 
 
 def main() -> None:
-    found = measured(int(sys.argv[1]) if sys.argv[1:] else ROUNDS)
+    asked = argparse.ArgumentParser()
+    asked.add_argument("rounds", type=int, nargs="?", default=ROUNDS)
+    asked.add_argument("pods", type=int, nargs="*", default=COUNTS)
+    asked.add_argument("--program", action="store_true")
+    order = asked.parse_args()
+    found = measured(order.rounds, order.pods, program=order.program)
     for count, rates in found.items():
         on, off = (statistics.median(rates[what]) for what in ("on", "off"))
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -10,7 +11,7 @@ import pytest
 from terwayd.kernel.iptables import changes
 from terwayd.pods.ruleset import SETS, Port, interface_identifier, keys_of, ruleset
 
-POD = Port("tw0123456789ab", "1a:ae:7a:95:68:5c", "c0ffee", (IPv4Address("192.168.0.57"),))
+POD = Port("tw0123456789ab", "1a:ae:7a:95:68:5c", "c0ffee", (IPv4Address("192.168.0.57"),), index=37)
 NAME = b"tw0123456789ab\0\0"
 OWN = NAME + bytes.fromhex("1aae7a95685c0000")
 IDENTIFIER = bytes.fromhex("18ae7afffe95685c")
@@ -20,10 +21,22 @@ def test_the_elements_of_a_pod() -> None:
     assert keys_of([POD]) == {
         "ports": {NAME},
         "macs": {OWN},
-        "senders": {OWN[:-2] + bytes([8, 0, 192, 168, 0, 57])},
+        "senders": {(37).to_bytes(4, sys.byteorder) + OWN[16:22] + bytes([8, 0, 192, 168, 0, 57])},
         "leased": {OWN + bytes([192, 168, 0, 57])},
         "identifiers": {OWN + IDENTIFIER},
     }
+
+
+def test_the_elements_as_text() -> None:
+    told = ruleset("mybr0", [POD], antispoof=True, services=False)
+    assert "elements = { 37 . 0x1aae7a95685c0800 . 0xc0a80039 }" in told
+    assert f'elements = {{ "{POD.name}" . {POD.mac} . 192.168.0.57 }}' in told
+
+
+def test_a_port_that_is_not_there_yet_has_no_short_cut() -> None:
+    found, before = keys_of([POD]), keys_of([replace(POD, index=0)])
+    assert {key for key in found if found[key] != before[key]} == {"senders"}
+    assert not before["senders"]
 
 
 def test_a_pod_that_is_not_guarded_is_known_by_its_mac_alone() -> None:

@@ -122,6 +122,12 @@ class Sender:
             ),
             "later fragment": ether(self.own, IP4, ip4(self.ip, named("later fragment"), fragment=100)),
             "icmp": ether(self.own, IP4, ip4(self.ip, b"\x08\0\0\0\0\1\0\1" + named("icmp"), proto=1)),
+            "multicast": ether(
+                self.own, IP4, ip4(self.ip, udp(9, 9, named("multicast"))), mac("01:00:5e:00:00:fb")
+            ),
+            "port 67 of tcp": ether(
+                self.own, IP4, ip4(self.ip, udp(67, 9, named("port 67 of tcp")), proto=6)
+            ),
             "link-local": self.six(ip6(self.ll, udp(9, 9, named("link-local")), proto=17)),
             "slaac": self.six(ip6(self.global6, udp(9, 9, named("slaac")), proto=17)),
             "solicitation": self.discovery("solicitation", 135, bytes(4) + self.router_ll.packed, self.ll),

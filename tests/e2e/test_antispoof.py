@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from typing import Any
 
@@ -85,6 +86,22 @@ def test_none_of_the_attacks_reaches_the_lan(lan: Lan, node: Node, held: Pod, fr
     assert heard(lan, held, attacks) == set()
     assert heard(lan, free, attacks) == set(attacks), "with the filter off each is heard"
     assert "1 pod held to their own MAC" in node.terwayctl("status").stdout
+
+
+def test_it_holds_without_its_short_cut(lan: Lan, node: Node, held: Pod) -> None:
+    """The first rule accepts nearly all of a pod's frames; what it has not accepted is judged as well."""
+    legitimate, attacks = known(lan, held)
+    senders = "bridge terwayd senders"
+    assert f"0x{held.mac.replace(':', '')}0800" in node.run(f"nft list set {senders}").stdout
+    assert node.daemon is not None
+    node.daemon.process.signal(signal.SIGSTOP)  # it would put them back
+    try:
+        node.run(f"nft flush set {senders}")
+        assert heard(lan, held, legitimate) == set(legitimate)
+        assert heard(lan, held, attacks) == set()
+    finally:
+        node.daemon.process.signal(signal.SIGCONT)
+    eventually(lambda: "elements" in node.run(f"nft list set {senders}").stdout, 10.0, "they are back")
 
 
 def test_a_pod_has_its_ipv6_addresses_and_reaches_the_lan(lan: Lan, held: Pod) -> None:
