@@ -133,15 +133,19 @@ def test_a_virtual_machine_of_esxi(machine: Emulated, lan: Lan) -> None:
 def test_modules_that_are_forbidden(machine: Emulated, lan: Lan) -> None:
     """By a command in place of them, and by a blacklist: found, and mended for the next boot too."""
     hardening = "/etc/modprobe.d/hardening.conf"
-    machine.write(hardening, "install bridge /bin/false\nblacklist veth\n# install nothing\n")
+    machine.write(
+        hardening,
+        "install bridge /bin/false\nblacklist veth\n# install nothing\ninstall nf_tables /bin/false\n",
+    )
     machine.run("systemctl enable --now terwayd")
     told = machine.run("terwayctl status", check=False)
     assert "ip link add mybr0 type bridge: Operation not supported" in told.stdout
     assert "→ terwayctl doctor kernel" in told.stdout
     found = examine(machine, "kernel")["features"]
-    assert found["message"] == (
-        f"this kernel lacks bridge, which {hardening} forbids; this kernel lacks veth, which {hardening} forbids"
-    )
+    lacking = [
+        f"this kernel lacks {each}, which {hardening} forbids" for each in ("bridge", "veth", "nf_tables")
+    ]
+    assert found["message"] == "; ".join(lacking)
     follow(machine, found["hint"])
     assert machine.read(hardening) == "# install nothing\n"
     assert_well(examine(machine, "kernel")["features"])
