@@ -1,8 +1,7 @@
-"""Attaching pods: veth, lease, address and routes, all of it or nothing.
+"""The pods that are attached: one owner for the whole of each, its veth, lease, address, routes and rules.
 
-One owner for the whole of an attachment: the DISCOVER is on its way while the veth is being built,
-and a lease is released before the veth goes.  Calls for one attachment follow each other; a DEL
-ends an ADD that is still running.  What undoes or takes out goes on to its end, whoever gives up waiting.
+Calls for one attachment follow each other; a DEL ends an ADD that is still running, and gives the lease back while
+the interface goes.  What undoes or takes out goes on to its end, whoever gives up waiting.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Container, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Interface
 from typing import Any, ParamSpec
 from weakref import WeakValueDictionary
 
@@ -29,6 +27,7 @@ from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.reaper import is_there
 from terwayd.kernel.worker import Worker
 from terwayd.pods import veth
+from terwayd.pods.adding import Adding
 from terwayd.pods.attached import Attached, Lan
 from terwayd.pods.earlier import Earlier
 from terwayd.pods.firewall import Firewall
@@ -42,24 +41,13 @@ from terwayd.pods.static import is_static
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
 from terwayd.store import Store
-from terwayd.tasks import ended, to_its_end
+from terwayd.tasks import ended
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
 _ANSWERED_S = 0.001
-
-
-@dataclass(slots=True)
-class _Heir:
-    """What a new sandbox takes over, and gives back when its ADD fails: its pod's lease.
-
-    `unknown` is whether there may be one of which nothing is known: an earlier ADD was cut short.
-    """
-
-    lease: Lease | None = None
-    unknown: bool = False
 
 
 class Attachments:
@@ -104,6 +92,17 @@ class Attachments:
             announce=engine.announce,
             allow=self._ports.admit,
             on_change=on_change,
+        )
+        self._attaching = Adding(
+            self._known,
+            self._adding,
+            worker=worker,
+            rows=self._rows,
+            leases=self._leases,
+            ports=self._ports,
+            earlier=self._earlier,
+            upkeep=self.upkeep,
+            unplug=self._unplug,
         )
 
     @property
@@ -178,7 +177,7 @@ class Attachments:
                     f"{wanted} has {key[2]} from this network already",
                     hint="call DEL before another ADD, or ask for another interface name",
                 )
-            task = asyncio.create_task(self._attach(wanted, descriptor, wish))
+            task = asyncio.create_task(self._add(wanted, descriptor, wish))
             self._adding[key] = task
             try:
                 return await task
@@ -191,47 +190,10 @@ class Attachments:
             finally:
                 del self._adding[key]
 
-    async def _attach(self, wanted: Attachment, descriptor: int, wish: Wish) -> Attached:
-        trace = Trace()
-        key = wanted.key
-        leasing: asyncio.Future[Lease] | None = None
-        opened: veth.Opened | None = None
-        heir = _Heir()
-        try:
-            self._rows.write(wanted, None)
-            trace.mark("row")
-            if self._earlier.asking or self._older(wanted):
-                await to_its_end(self._replace_older(wanted, wish, heir))
-            self._known[key] = wanted
-            plugging = self._worker.submit(self._ports.plug, wanted, descriptor)
-            if not wish.static:  # the DISCOVER leaves before the veth is built
-                leasing = asyncio.ensure_future(self._lease(wanted, wish))
-            try:
-                opened = await asyncio.shield(plugging)
-            except asyncio.CancelledError:
-                await ended(plugging)
-                opened = plugging.result() if plugging.exception() is None else None
-                raise
-            trace.mark("veth")
-            lease = await (leasing or self._claim(wanted, wish, descriptor))
-            trace.mark("lease")
-            inside = self._ports.inside_of(wanted, lease)
-            configuring = self._worker.submit(self._ports.configure, wanted, opened, inside)
-            try:
-                self._rows.write(wanted, lease)  # while the kernel works
-            finally:
-                await to_its_end(configuring)
-            trace.mark("address")
-            self.upkeep.attached(wanted, lease)
-        except BaseException:
-            await to_its_end(self._undo(wanted, leasing, heir, plugged=opened is not None))
-            raise
-        finally:
-            if opened is not None:
-                opened.close()
-        log.debug("%s: %s", wanted, trace)
-        _behind_the_answer(self._tell_attached, wanted, lease)
-        return Attached(wanted, lease, inside.routes, self._ports.mtu(lease), self.lan.bridge.mac)
+    async def _add(self, wanted: Attachment, descriptor: int, wish: Wish) -> Attached:
+        attached = await self._attaching.attach(wanted, descriptor, wish)
+        _behind_the_answer(self._tell_attached, wanted, attached.lease)
+        return attached
 
     def _tell_attached(self, known: Attachment, lease: Lease) -> None:
         self._engine.announce(known.key)
@@ -258,73 +220,6 @@ class Attachments:
         return [
             self._ports.port(known, inside.address.ip) for known, inside in attached if inside is not None
         ]
-
-    async def _lease(self, wanted: Attachment, wish: Wish) -> Lease:
-        """A lease of the address that is asked for, or of the one that the pod had, or of any."""
-        asked = wish.address[0].ip if wish.address is not None else None
-        lease = await self._leases.acquire(wanted, asked or self._earlier.address_of(wanted))
-        self._earlier.came_back(wanted)
-        if asked is not None and lease.address.ip != asked:
-            raise CniError(
-                11,
-                f"{wanted} asks for {asked}, the DHCP server {lease.server} gives {lease.address.ip}",
-                hint=f"see whether {asked} is free and in the server's range, or reserve it for {wanted.mac}",
-            )
-        return lease
-
-    async def _claim(self, wanted: Attachment, wish: Wish, descriptor: int) -> Lease:
-        assert wish.address is not None
-        address, with_prefix = wish.address
-        if not with_prefix:
-            address = IPv4Interface((address.ip, self.lan.prefix))
-        await self._worker.call(self._ports.join, wanted, address.ip)  # so that it may ask
-        return await self._leases.claim(wanted, address, descriptor)
-
-    async def _undo(
-        self, wanted: Attachment, leasing: asyncio.Future[Lease] | None, heir: _Heir, *, plugged: bool
-    ) -> None:
-        if leasing is not None:
-            leasing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, TerwayError):
-                await leasing
-        if self._leases.of(wanted.key) is None and heir.lease is not None:
-            self._leases.give_back_unused(wanted, heir.lease)
-        self._leases.give_back(wanted)
-        if plugged:
-            await self._unplug(wanted)
-        else:
-            await self._ports.dismiss(wanted)
-        self._known.pop(wanted.key, None)
-        if heir.unknown:
-            self._earlier.cut_short(wanted)
-        else:
-            self._rows.strike(wanted.key)
-
-    def _older(self, wanted: Attachment) -> list[Attachment]:
-        return [known for known in self._known.values() if known.same_pod == wanted.same_pod]
-
-    async def _replace_older(self, wanted: Attachment, wish: Wish, heir: _Heir) -> None:
-        """A new sandbox of a pod whose old one has not been deleted yet: the old one goes first.
-
-        Both are one client to the DHCP server, so the lease stays, and is not released with the old,
-        unless the new one asks for another address.  It is `wanted` that has to give it back then.
-        """
-        heir.unknown = await self._earlier.wanted_again(wanted)
-        for older in self._older(wanted):
-            log.info("%s has a new sandbox: its old interface %s goes", wanted, older.host_ifname)
-            if (adding := self._adding.get(older.key)) is not None:
-                adding.cancel()
-                await asyncio.wait({adding})
-                continue
-            lease = self._leases.of(older.key)
-            if lease is not None and wish.address is not None and wish.address[0].ip != lease.address.ip:
-                self._leases.give_back(older)
-            else:
-                heir.lease = lease
-            self._leases.forget(older)
-            await self._unplug(older)
-            self._rows.strike(older.key)
-            self._known.pop(older.key, None)
 
     async def delete(self, key: Key) -> None:
         """Give the lease back, then take the interface out; an attachment nobody knows has no more than that."""
