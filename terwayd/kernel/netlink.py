@@ -32,7 +32,15 @@ from terwayd.model import (
 sparing("pyroute2")  # before the first import of it
 
 from pyroute2.iproute import IPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
+from pyroute2.netlink import (
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLM_F_REQUEST,
+)
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
@@ -238,11 +246,15 @@ class Netlink:
         with _told(f"ip addr del {address.interface} dev {address.dev}", *gone):
             self._send(ifaddrmsg(), messages.of_address(address, self.index(address.dev)), RTM_DELADDR, 0)
 
-    def add_route(self, route: Route) -> None:
-        """Put a route in front of those with the same destination and metric; it may be there already."""
+    def add_route(self, route: Route, *, behind: bool = False) -> None:
+        """Put a route in front of those with the same destination and metric, or `behind` them.
+
+        It may be there already.
+        """
+        verb, flags = ("append", NLM_F_CREATE | NLM_F_APPEND) if behind else ("prepend", NLM_F_CREATE)
         try:
-            with _told(f"ip route prepend {route.dst} dev {route.dev}", errno.EEXIST):
-                self._send(rtmsg(), messages.of_route(route, self.index), RTM_NEWROUTE, NLM_F_CREATE)
+            with _told(f"ip route {verb} {route.dst} dev {route.dev}", errno.EEXIST):
+                self._send(rtmsg(), messages.of_route(route, self.index), RTM_NEWROUTE, flags)
         except KernelError as error:
             # One whose gateway is not reached any more would not be taken today, but stays when it is there.
             if error.errno != errno.ENETUNREACH or not self._is_there(route):

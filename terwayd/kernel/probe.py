@@ -19,20 +19,35 @@ _PROBE_INTERVAL = 0.1  # seconds between two questions
 _ICMPV6 = 58
 _IP_MTU_DISCOVER = 10  # from linux/in.h
 _IP_PMTUDISC_PROBE = 3
+_NOBODY = IPv4Address(0)
 _LEAST = 576  # bytes that every host takes (RFC 791)
 
 
 def arp(dev: str, mac: str, own: IPv4Address, target: IPv4Address, timeout: float) -> bool:
     """Whether `target` answers an ARP request sent out of `dev` within `timeout` seconds; OSError from the socket."""
     me = _mac(mac)
-    request = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, me, own.packed, bytes(6), target.packed)
-    frame = b"\xff" * 6 + me + struct.pack("!H", _ETH_P_ARP) + request
+    frame = _probe(me, target, own)
 
     def answers(reply: bytes) -> bool:
         to_me = reply[20:22] == b"\x00\x02" and reply[32:38] == me
         return reply[12:14] == b"\x08\x06" and to_me and reply[28:32] == target.packed
 
     return _ask(dev, frame, answers, timeout)
+
+
+def contested(dev: str, mac: str, address: IPv4Address, timeout: float) -> bool:
+    """Whether another station says within `timeout` seconds that it has `address`, or asks whether it may take it.
+
+    RFC 5227 section 2.1.1: of two that ask at the same time neither may have it.
+    """
+    me, ours = _mac(mac), address.packed
+
+    def speaks_of_it(frame: bytes) -> bool:
+        sender, target = frame[28:32], frame[38:42]
+        other = frame[12:14] == b"\x08\x06" and frame[22:28] != me
+        return other and (sender == ours or (sender == bytes(4) and target == ours))
+
+    return _ask(dev, _probe(me, address), speaks_of_it, timeout)
 
 
 def claimants(dev: str, mac: str, addresses: Iterable[IPv4Address], timeout: float) -> dict[IPv4Address, str]:
@@ -42,10 +57,7 @@ def claimants(dev: str, mac: str, addresses: Iterable[IPv4Address], timeout: flo
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         raw.bind((dev, _ETH_P_ALL))
         for address in asked:
-            request = struct.pack(
-                "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, me, bytes(4), bytes(6), address.packed
-            )
-            raw.send(b"\xff" * 6 + me + struct.pack("!H", _ETH_P_ARP) + request)
+            raw.send(_probe(me, address))
         while asked and (left := deadline - time.monotonic()) > 0:
             if not select.select([raw], [], [], left)[0]:
                 break
@@ -143,6 +155,12 @@ def _ask(dev: str, frame: bytes, answers: Callable[[bytes], bool], timeout: floa
             ):
                 return True
     return False
+
+
+def _probe(me: bytes, target: IPv4Address, own: IPv4Address = _NOBODY) -> bytes:
+    """An ARP request; without an address of one's own it is a probe, which tells nobody anything."""
+    request = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, me, own.packed, bytes(6), target.packed)
+    return b"\xff" * 6 + me + struct.pack("!H", _ETH_P_ARP) + request
 
 
 def _checksum(data: bytes) -> int:

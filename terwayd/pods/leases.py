@@ -46,7 +46,7 @@ class Leases:
         """The address that is asked for, without DHCP: nobody on the LAN answers for it."""
         others = [lease for known in self._known.values() if (lease := self.of(known.key))]
         taken = any(lease.address.ip == address.ip for lease in others) or await netns.run(
-            descriptor, lambda: veth.is_taken(wanted.ifname, wanted.mac, address.ip)
+            descriptor, lambda: veth.is_taken(wanted, address.ip)
         )
         if taken:
             raise CniError(

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
+from typing import TypeVar
 
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.outcome import Bound, Conflict, Event, Lost, NoAnswer, Renewed
@@ -21,12 +22,15 @@ from terwayd.errors import CniError, TerwayError
 from terwayd.events import ADDRESS_CHANGED, ADDRESS_CONFLICT, LEASE_BACK, LEASE_LOST, NO_ANSWER, about
 from terwayd.kernel import netns
 from terwayd.kernel.worker import Worker
+from terwayd.model import IPNetwork
 from terwayd.pods import veth
 from terwayd.pods.identity import Attachment, Key
 from terwayd.pods.veth import Inside
 from terwayd.tasks import Tasks
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,10 @@ class Trouble:
 
 @dataclass(slots=True)
 class _Has:
-    """A pod's interface: what it has, or had before it was taken off; `told` is the ADD's address."""
+    """A pod's interface: what it has, or had before it was taken off; `told` is the ADD's address.
+
+    `led` are the destinations for which it stood before the pod's other interfaces when it was last changed.
+    """
 
     known: Attachment
     inside: Inside
@@ -53,6 +60,7 @@ class _Has:
     failed: str = ""
     conflict: str = ""
     busy: bool = False
+    led: frozenset[IPNetwork] = frozenset()
 
 
 class Upkeep:
@@ -200,7 +208,7 @@ class Upkeep:
             after = wanted if address_on else None
             goes, comes = ({inside.address.ip} if inside is not None else set() for inside in (before, after))
             await self._worker.call(lambda _: self._allow(known, *(goes | comes)))
-            await self._inside(known, lambda: veth.change(known, before, after))
+            has.led = await self._inside(known, lambda: veth.change(known, before, after, has.led))
             await self._worker.call(lambda _: self._allow(known, *comes))
             if after is not None and after.address != has.inside.address:
                 told, old = about(ADDRESS_CHANGED, known, after.address.ip), has.inside.address
@@ -212,7 +220,7 @@ class Upkeep:
         if fresh:
             self._announce(known.key)
 
-    async def _inside(self, known: Attachment, work: Callable[[], None]) -> None:
+    async def _inside(self, known: Attachment, work: Callable[[], T]) -> T:
         """Run in the pod's namespace, found by the runtime's path: holding it open would keep it alive."""
         try:
             descriptor = os.open(known.netns, os.O_RDONLY | os.O_CLOEXEC)
@@ -221,7 +229,7 @@ class Upkeep:
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, descriptor)
             netns.require(descriptor, known.netns)
-            await netns.run(descriptor, work)
+            return await netns.run(descriptor, work)
 
 
 def _changes(before: Lease, after: Lease) -> str:

@@ -5,20 +5,25 @@ Blocking; each function says in which thread it runs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 
 from terwayd.errors import CniError, KernelError
 from terwayd.kernel import netns, probe
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.requests import Requests, add_address, add_route, set_link
 from terwayd.kernel.sysctl import write_sysctl
-from terwayd.model import RTNH_F_ONLINK, SCOPE_LINK, Address, Route
+from terwayd.model import RTNH_F_ONLINK, SCOPE_LINK, TABLE_MAIN, Address, IPNetwork, Route
 from terwayd.pods.identity import Attachment, host_mac
 from terwayd.pods.routes import PodRoute
 
+_CARRIER_S = 1.5  # as long as the kernel may take to tell the bridge
+_FORWARDING = "3"  # BR_STATE_FORWARDING of linux/if_bridge.h
 _PROBE_S = 0.4  # as long as [dhcp] conflict_detection = "fast" takes
 
 
@@ -120,19 +125,29 @@ def configure(_: Netlink, opened: Opened, inside: Inside) -> None:
     )
 
 
-def change(attachment: Attachment, before: Inside | None, after: Inside | None) -> None:
+def change(
+    attachment: Attachment, before: Inside | None, after: Inside | None, led: frozenset[IPNetwork]
+) -> frozenset[IPNetwork]:
     """Inside the pod's namespace: what `before` gave goes, what `after` says comes.
 
-    Raises KernelError when the interface there is not the attachment's.
+    The destinations for which this interface stood before the pod's others; it does so after, and for those of them
+    alone.  Where there is no `before`, `led` are those.  Raises KernelError when the interface is not the attachment's.
     """
     with Netlink() as netlink:
         link = netlink.link(attachment.ifname)
         if link is None or link.mac != attachment.mac:
             raise KernelError(f"{attachment.netns} is another pod's by now", errno.ENODEV)
+        first: dict[IPNetwork, Route] = {}
+        for known in netlink.glimpse(attachment.ifname).routes:
+            if known.table == TABLE_MAIN and not known.priority:
+                first.setdefault(known.dst, known)
+        others = {dst for dst, route in first.items() if not route.uses(attachment.ifname)}
+        if before is not None:
+            led = frozenset(first.keys() - others)
         if before is not None and (after is None or after.address != before.address):
             netlink.delete_address(_address(before))
         if after is None:
-            return
+            return led
         if before is None or before.address != after.address:
             netlink.add_address(_address(after))
         if after.mtu and after.mtu != link.mtu:
@@ -141,7 +156,8 @@ def change(attachment: Attachment, before: Inside | None, after: Inside | None) 
             if route not in after.routes:
                 netlink.delete_route(_route(after, route))
         for route in after.routes:  # with an address go the routes over it
-            netlink.add_route(_route(after, route))
+            netlink.add_route(_route(after, route), behind=route.dst in others - led)
+    return led
 
 
 def missing(inside: Inside, mac: str) -> list[str]:
@@ -161,11 +177,21 @@ def missing(inside: Inside, mac: str) -> list[str]:
     return lost + [f"the route to {r.dst}{f' via {r.gateway}' if r.gateway else ''} is gone" for r in gone]
 
 
-def is_taken(ifname: str, mac: str, address: IPv4Address) -> bool:
-    """Whether somebody on the LAN answers for `address` (RFC 5227 section 2.1.1); in the pod's namespace, blocking."""
+def is_taken(attachment: Attachment, address: IPv4Address) -> bool:
+    """Whether somebody on the LAN has `address`, or is about to take it too; in the pod's namespace, blocking.
+
+    Asked as soon as the bridge forwards for the port: before it has noticed its carrier nobody would hear or be heard.
+    """
     with Netlink() as netlink:
-        netlink.set_link(ifname, state="up")
-    return probe.arp(ifname, mac, IPv4Address(0), address, _PROBE_S)
+        netlink.set_link(attachment.ifname, state="up")
+    state = Path(f"/sys/class/net/{attachment.host_ifname}/brport/state")
+    end = time.monotonic() + _CARRIER_S
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if state.read_text().strip() == _FORWARDING:
+                break
+        time.sleep(0.005)
+    return probe.contested(attachment.ifname, attachment.mac, address, _PROBE_S)
 
 
 def _address(inside: Inside) -> Address:

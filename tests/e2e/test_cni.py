@@ -258,6 +258,28 @@ def test_a_static_address_needs_no_server(node: Node, lan: Lan) -> None:
         other.add(config={"static": True})
 
 
+def test_a_static_address_that_two_nodes_ask_for_at_once(node: Node, lan: Lan) -> None:
+    other = lan.node("n2", CONFIG)
+    other.start_daemon().wait_ready()
+    with ThreadPoolExecutor(4) as pool:
+        for last in range(60, 68):
+            pods = [one.pod(f"{one.name}-{last}-{n}") for one in (node, other) for n in range(2)]
+            wanted = {"static": True, "runtimeConfig": {"ips": [f"192.168.77.{last}"]}}
+            list(pool.map(lambda pod, wanted=wanted: attempt(pod, wanted), pods))
+            having = [pod for pod in pods if pod.result is not None]
+            for one in having:
+                one.delete()
+            assert len(having) <= 1, f"192.168.77.{last} has {len(having)} owners"
+
+
+def attempt(pod: Pod, config: dict[str, Any]) -> None:
+    try:
+        pod.add(config=config)
+    except ShimError as error:
+        if error.code != 11:
+            raise
+
+
 def test_a_host_name_that_is_asked_for(node: Node, lan: Lan) -> None:
     pod = node.pod("web-0")
     pod.add(config={"runtimeConfig": {ANNOTATIONS: annotated(hostname="Shop.example")}})

@@ -109,3 +109,47 @@ def test_a_router_that_changes_is_followed() -> None:
         assert addresses(pod) == had
         assert findings(node) == {}
         pod.check()
+
+
+def leading(pod: Pod) -> tuple[str, str]:
+    """The interface and the gateway of the default route that counts."""
+    first = pod.ip_json("route show default")[0]
+    return first["dev"], first["gateway"]
+
+
+STATIC = {"static": True, "runtimeConfig": {"ips": ["192.168.77.50"]}}
+
+
+def test_a_second_interface_does_not_take_the_default_route() -> None:
+    with Lan(dhcp=None) as lan:
+        node = lan.node("n1")
+        node.start_daemon().wait_ready()
+        server = IscDhcpd(lan.gateway, Range(seconds=10))
+        server.start()
+        pod = node.pod("web-0")
+        pod.add(config=STATIC)
+        pod.cni("ADD", env={"CNI_IFNAME": "net1"}, config={"name": "other"})
+        assert leading(pod) == ("eth0", lan.gateway_ip)
+        server.stop()
+        server.start(router=lan.host_ip)
+        eventually(
+            lambda: lan.host_ip in pod.run("ip route").stdout, 9.0, "the second follows its lease", 0.1
+        )
+        assert leading(pod) == ("eth0", lan.gateway_ip)
+
+
+@pytest.mark.parametrize("policy", ["keep", "replace"])
+def test_the_first_interface_keeps_the_default_route(policy: str) -> None:
+    with Lan(dhcp=None) as lan:
+        _, pod, server = begin(lan, policy)
+        pod.cni("ADD", env={"CNI_IFNAME": "net1"}, config={"name": "other", **STATIC})
+        assert leading(pod) == ("eth0", lan.gateway_ip)
+        server.stop()
+        if policy == "replace":
+            eventually(lambda: leading(pod)[0] == "net1", 15.0, "the first has lost its address", 0.1)
+        server.forget()
+        server.start(first="192.168.77.30", last="192.168.77.40", router=lan.host_ip)
+        eventually(
+            lambda: lan.host_ip in pod.run("ip route").stdout, 40.0, "the first has another address", 0.1
+        )
+        assert leading(pod) == ("eth0", lan.host_ip)
