@@ -23,6 +23,7 @@ from terwayd.api.varlink import Server
 from terwayd.condition import Condition
 from terwayd.errors import ConfigError, Refused, RolledBack, TerwayError
 from terwayd.host import dead_man
+from terwayd.host.drift import Pause
 from terwayd.kernel import netns
 from terwayd.kernel.monitor import Monitor
 from terwayd.node import Node
@@ -107,7 +108,7 @@ async def _keep_up(node: Node) -> None:
     A host that must not be taken over, or where it was tried and undone, is left alone: nothing but
     an administrator changes that.
     """
-    changed = asyncio.Event()
+    changed, pause = asyncio.Event(), Pause()
     monitor = Monitor(changed.set)
     try:
         while True:
@@ -116,12 +117,17 @@ async def _keep_up(node: Node) -> None:
                 monitor.vanished = False
                 await node.known_pods.sweep()
             if node.health.condition in {Condition.STARTING, Condition.DEGRADED} and not node.fighting:
+                touched = node.takeover.touched
                 try:
                     await node.bring_up()
+                    pause = Pause()
                 except (Refused, RolledBack):
                     break
-                except TerwayError:
-                    pass  # the node's health has it
+                except TerwayError:  # the node's health has it
+                    if node.takeover.touched > touched:  # and our own steps ring the bell
+                        systemd.notify("READY=1")
+                        await _leave_alone(node, changed, pause.failed())
+                        continue
             systemd.notify("READY=1")
             changed.clear()
             ready = node.health.condition is Condition.READY
@@ -132,6 +138,15 @@ async def _keep_up(node: Node) -> None:
     log.error("this host is left alone until terwayctl setup or systemctl restart terwayd")
     systemd.notify("READY=1")
     await asyncio.Event().wait()
+
+
+async def _leave_alone(node: Node, changed: asyncio.Event, seconds: float) -> None:
+    """Return after `seconds`, or when an administrator has brought the node up meanwhile."""
+    end = time.monotonic() + seconds
+    while node.health.condition is Condition.DEGRADED and (left := end - time.monotonic()) > 0:
+        changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), min(left, _RETRY))
 
 
 async def _reload(node: Node, path: str) -> config.Reload:

@@ -121,6 +121,19 @@ def _way(route: Route) -> tuple[object, ...]:
     return (route.table, route.priority, route.tos, route.type, route.dev, route.gateway, hops)
 
 
+class Pause:
+    """For how long a host that was touched in vain is left alone: longer each time, up to `most` seconds."""
+
+    def __init__(self, most: float = 60.0) -> None:
+        self._most = most
+        self._next = 0.25
+
+    def failed(self) -> float:
+        """Count a failure; the seconds until the next try."""
+        pause, self._next = self._next, min(2 * self._next, self._most)
+        return pause
+
+
 class Limit:
     """Says when mending has become a fight: more than `times` repairs within `window` seconds."""
 

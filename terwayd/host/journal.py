@@ -95,7 +95,6 @@ class Journal:
             return None
         if record.state in _STANDING:
             return None
-        log.warning("a %s of the host was cut short: undoing it", record.state)
         return codec.decode(Plan, record.plan)
 
     def _record(self) -> TakeoverRecord | None:

@@ -55,6 +55,8 @@ class Takeover:
         self.journal = Journal(store)
         self.config = config
         self.busy_until = 0.0  # monotonic time by which the dead man looks
+        self.touched = 0  # times that steps were done
+        self._told = ""
 
     def standing(self, netlink: Netlink) -> Plan | None:
         """The plan in force in this boot, or None when the host is its own."""
@@ -149,6 +151,7 @@ class Takeover:
             return Drift(), None
         host = netlink.glimpse(current.uplink, current.bridge)
         found = drift(current, host)
+        self.touched += bool(found.steps)
         do.apply(netlink, found.steps)
         return found, host
 
@@ -193,7 +196,7 @@ class Takeover:
         started = time.monotonic()
         found, _ = self.mend(netlink)
         if found.found:
-            log.warning("mended: %s", "; ".join(found.found))
+            self._warn_once(f"mended: {'; '.join(found.found)}")
         milliseconds = (time.monotonic() - started) * 1000
         host, current = netlink.observe(), self.standing(netlink)
         assert current is not None
@@ -219,6 +222,7 @@ class Takeover:
     def _recover(self, netlink: Netlink) -> None:
         """Lead back from a takeover or teardown that a crash cut short; forget those of earlier boots."""
         if (current := self.journal.cut_short()) is not None:
+            self._warn_once("a takeover or teardown of the host was cut short: undoing it")
             self._undo(netlink, current)
 
     def _undo(self, netlink: Netlink, current: Plan) -> tuple[Step, ...]:
@@ -244,9 +248,14 @@ class Takeover:
         self.journal.clear()
         return steps
 
-    @staticmethod
-    def _insist(netlink: Netlink, steps: tuple[Step, ...]) -> list[Exception]:
+    def _warn_once(self, words: str) -> None:
+        """What is tried again and again is told once, until something else is."""
+        log.log(logging.DEBUG if words == self._told else logging.WARNING, "%s", words)
+        self._told = words
+
+    def _insist(self, netlink: Netlink, steps: tuple[Step, ...]) -> list[Exception]:
         """Do the steps, and all of them again when one was refused: what is refused to the end is returned."""
+        self.touched += bool(steps)
         for _ in range(_INSIST):
             refused = do.apply_all(netlink, steps)
             if not refused:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab import Lan, Node, Pod, eventually
+from tests.lab.machine import PYTHON
 
 pytestmark = pytest.mark.alone
 
@@ -150,3 +151,39 @@ def test_two_managers_do_not_fight_for_ever(node: Node) -> None:
     node.terwayctl("setup")
     assert node.status()["state"] == "ready"
     assert "192.168.77.11" not in addresses(node, "eth0")
+
+
+PLAN = """
+import sys
+from dataclasses import replace
+from terwayd import codec
+from terwayd.host.plan import Plan
+from terwayd.host.steps import DelAddress
+from terwayd.store import Store
+
+store = Store()
+record = store.takeover()
+plan = codec.decode(Plan, record.plan)
+steps = tuple(
+    replace(step, address=replace(step.address, dev=sys.argv[1])) if isinstance(step, DelAddress) else step
+    for step in plan.steps
+)
+store.write_takeover(replace(record, state="applying", plan=codec.encode(replace(plan, steps=steps))))
+"""
+
+
+def test_what_cannot_be_undone_is_tried_at_longer_and_longer_intervals(lan: Lan, node: Node) -> None:
+    """A takeover that was cut short, whose way back the kernel refuses for now."""
+    assert node.daemon is not None
+    node.daemon.kill9()
+    node.run([PYTHON, "-c", PLAN, "gone0"])
+    node.start_daemon("--debug").wait_state("degraded")
+    assert "eth0 cannot get back what it had" in node.status()["reason"]
+    time.sleep(8)  # what happens only so often cannot be waited for
+    tries = [line for line in node.daemon.log().splitlines() if "was cut short: undoing it" in line]
+    assert 3 <= len(tries) <= 7
+    assert [" WARNING " in line for line in tries] == [True] + [False] * (len(tries) - 1)
+    assert node.daemon.log().count("ERROR degraded") == 1
+    node.run([PYTHON, "-c", PLAN, "eth0"])
+    node.daemon.wait_ready()
+    assert lan.host.ping("192.168.77.11")
