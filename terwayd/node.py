@@ -128,7 +128,7 @@ class Node:
                     await self._run(standing)
                 else:
                     await self._running.replug()
-                    await self.firewall.up(services=self._running.pods.served)
+                    await self.firewall.up(services=bool(self._running.pods.served))
                 install.install_plugin(self.config.cni)
                 install.write_conflist(self.config.cni)
             except TerwayError as error:

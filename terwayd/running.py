@@ -111,7 +111,7 @@ class Running:
         await self._open_local(standing.uplink)
         self._ranges.look()
         await self.pods.restore()
-        await self._firewall.up(self.pods.ports(), services=self.pods.served)
+        await self._firewall.up(self.pods.ports(), services=bool(self.pods.served))
         self._spawn(self._ranges.search())
         self.host_lease = HostLease(
             self.engine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from terwayd.condition import Condition
 from terwayd.node import Node
@@ -37,6 +38,10 @@ def findings(node: Node, drift: tuple[str, ...]) -> list[dict[str, str]]:
     if node.host_lease is not None and node.host_lease.trouble:
         found.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
     found += [_finding(t.code, t.severity, t.message, t.hint) for t in node.firewall.trouble]
+    served = node.known_pods.served if node.known_pods is not None else ()
+    if served and Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
+        message = f"net.ipv4.ip_forward is 0: {' and '.join(served)}"
+        found.append(_finding("no-forwarding", "warning", message, "sysctl -w net.ipv4.ip_forward=1"))
     for known in node.known_pods or ():
         trouble = node.known_pods.upkeep.trouble(known.key) if node.known_pods is not None else None
         if trouble is not None:

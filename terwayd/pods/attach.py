@@ -208,11 +208,15 @@ class Attachments:
         self._on_change()
 
     @property
-    def served(self) -> bool:
-        """Whether any of the pods has a way to Services, or published ports: their answers come back the same way."""
+    def served(self) -> tuple[str, ...]:
+        """For what the node has to forward packets, answers by the same way: what would be lost without, in words."""
         chained = {item if isinstance(item, str) else item["type"] for item in self._config.cni.chain}
-        services = bool(self._service_cidrs()) or any(known.service_cidrs for known in self)
-        return services or "portmap" in chained
+        lost = []
+        if self._service_cidrs() or any(known.service_cidrs for known in self):
+            lost.append("pods reach no Service")
+        if "portmap" in chained:
+            lost.append("published ports lead to no pod")
+        return tuple(lost)
 
     def ports(self) -> list[Port]:
         """What the pods that are attached may send."""

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from terwayd.clock import boottime
@@ -65,13 +64,7 @@ class Firewall:
     @property
     def trouble(self) -> tuple[Trouble, ...]:
         """What is not as it should be."""
-        if not self.services or Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() != "0":
-            return self._trouble
-        message = "net.ipv4.ip_forward is 0: pods reach no Service"
-        return (
-            *self._trouble,
-            Trouble("no-forwarding", "warning", message, "sysctl -w net.ipv4.ip_forward=1"),
-        )
+        return self._trouble
 
     def rules(self) -> list[tuple[str, str]]:
         """For status: where rules of ours stand, and what they do."""

@@ -204,3 +204,21 @@ def test_waiting_ends_when_all_is_well_and_not_later(node: Node) -> None:
         node.start_daemon()
         assert waiting.communicate(timeout=30)[0] == b"ready: 0 pods\n"
     assert waiting.returncode == 0
+
+
+def test_for_what_the_node_has_to_forward(lan: Lan) -> None:
+    node = lan.node("n1", PUBLISHED)
+    node.start_daemon().wait_ready()
+
+    def told() -> list[str]:
+        return [found["message"] for found in node.status()["findings"] if found["code"] == "no-forwarding"]
+
+    assert told() == ["net.ipv4.ip_forward is 0: published ports lead to no pod"]
+    node.write("/etc/terway.toml", PUBLISHED.replace("[]", '["10.96.0.0/16"]'))
+    node.terwayctl("reload")
+    assert told() == ["net.ipv4.ip_forward is 0: pods reach no Service and published ports lead to no pod"]
+    node.run("sysctl -w net.ipv4.ip_forward=1")
+    assert told() == []
+
+
+PUBLISHED = '[cni]\nchain = ["portmap"]\n[pods]\nservice_cidrs = []\n'
