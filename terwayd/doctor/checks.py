@@ -313,6 +313,17 @@ def _served(directories: tuple[str, ...], cni: CniConfig) -> bool:
     return any(each.rstrip("/") in ours for each in directories)
 
 
+def _chain(facts: Facts) -> Verdict:
+    chained = [item for item in facts.config.cni.chain if not isinstance(item, str)]
+    if any(item.get("type") == "tuning" and item.get("mac") for item in chained):
+        return warning(
+            "tuning in cni.chain gives pods another MAC address than the one they have their lease for"
+            + (": none of their frames passes" if facts.config.pods.antispoof else ""),
+            "ask for the address where the pod does: the annotation terway.io/mac, or --mac-address",
+        )
+    return well("nothing in cni.chain changes who a pod is on the LAN")
+
+
 def _cni_dhcp(facts: Facts) -> Verdict:
     if facts.cni_dhcp:
         shown = ", ".join(f"pid {each.pid}" for each in facts.cni_dhcp)
@@ -336,5 +347,6 @@ HOST_CHECKS: Final = (
     Check("network", "cni", _network),
     Check("plugin", "cni", _plugin),
     Check("runtime", "cni", _runtime),
+    Check("chain", "cni", _chain),
     Check("cni-dhcp", "cni", _cni_dhcp),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from terwayd.config import Config, DhcpConfig
+from terwayd.config import CniConfig, Config, DhcpConfig
 from terwayd.dhcp.survey import Offer
 from terwayd.doctor.checks import GROUPS, LIVE, Severity
 from terwayd.doctor.facts import Clock, Facts, Gateway, Lacking, Live, Process, Runtime, Told
@@ -38,6 +38,10 @@ WELL = Facts(
 
 def finding(facts: Facts, code: str) -> Finding:
     return next(each for each in examine(facts) if each.code == code)
+
+
+def with_chain(*chain: str | dict[str, Any]) -> Config:
+    return Config(cni=CniConfig(chain=chain))
 
 
 def test_the_table_of_checks() -> None:
@@ -74,6 +78,8 @@ def test_every_finding_that_counts_has_a_hint() -> None:
         ({"filtered": ()}, "br-netfilter", "well", "pass no iptables"),
         ({"sysfs": {"mybr0/bridge/vlan_filtering": "1"}}, "vlan-filtering", "warning", "VLAN filtering is on"),
         ({"sysfs": {"eth0/brport/state": "1"}}, "stp", "error", "does not forward in mybr0: state 1"),
+        ({"config": with_chain("portmap", {"type": "tuning", "sysctl": {}})}, "chain", "well", "nothing"),
+        ({"config": with_chain({"type": "tuning", "mac": "02:00:00:00:00:09"})}, "chain", "warning", "frames passes"),
         ({"networks": ()}, "network", "error", "is not there"),
         ({"networks": None}, "network", "unknown", "cannot be read"),
         (
