@@ -15,9 +15,7 @@ from terwayd.dhcp.options import Kind
 from terwayd.dhcp.packet import BROADCAST, Message
 
 AGAIN_S: Final = 1.0  # until the DISCOVER is sent again, while nobody answers
-OTHERS_S: Final = (
-    3.5  # for other servers after the first OFFER: ISC's pings an address for 1 s before, dnsmasq for 3 s
-)
+OTHERS_S: Final = 1.5  # for other servers after the first OFFER: some ping an address before they offer it
 
 
 @dataclass(frozen=True, slots=True)

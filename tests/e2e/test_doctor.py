@@ -322,12 +322,11 @@ def test_a_switch_that_takes_one_mac_only(lan: Lan, node: Node) -> None:
 
 
 def rogue(lan: Lan) -> Machine:
-    """One that pings an address for three seconds before it offers it."""
     machine = lan.machine("rogue", 66)
     machine.spawn(
         [
             *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"),
-            *("--interface=eth0", "--bind-interfaces", "--pid-file="),
+            *("--interface=eth0", "--bind-interfaces", "--no-ping", "--pid-file="),
             *("--dhcp-leasefile=/run/leases", "--dhcp-range=192.168.77.210,192.168.77.220,2m"),
         ],
         "/var/log/rogue.log",
