@@ -198,8 +198,9 @@ class Takeover:
         if found.found:
             self._warn_once(f"mended: {'; '.join(found.found)}")
         milliseconds = (time.monotonic() - started) * 1000
-        host, current = netlink.observe(), self.standing(netlink)
+        current = self.standing(netlink)
         assert current is not None
+        host = netlink.glimpse(current.uplink, current.bridge)
         if left := drift(current, host).found:
             raise HostError("; ".join(left), hint="terwayctl setup, when that is mended")
         return Standing(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -95,6 +96,11 @@ class Netlink:
             if error.code == errno.ENODEV:
                 return None
             raise KernelError(f"ip link show {name}: {os.strerror(error.code)}", error.code) from None
+
+    @staticmethod
+    def names() -> set[str]:
+        """The names of all interfaces: without a message decoded here, as there may be a thousand."""
+        return {name for _, name in socket.if_nameindex()}
 
     def links(self) -> tuple[Link, ...]:
         return tuple(messages.link(message) for message in self._dump(self._ipr.get_links))

@@ -16,6 +16,7 @@ from terwayd.clock import boottime
 from terwayd.dhcp.lease import Lease
 from terwayd.errors import TerwayError
 from terwayd.events import DETACHED, about
+from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.reaper import is_there
 from terwayd.kernel.worker import Worker
 from terwayd.pods import cached
@@ -82,25 +83,26 @@ class Earlier:
 
     async def _recover(self, policy: Policy) -> None:
         """Know the pods again whose rows are lost: by their veths, and by what the runtime has in its cache."""
-        links = await self._worker.call(lambda netlink: netlink.links())
+        names = await self._worker.call(lambda netlink: netlink.names())
         have = {known.host_ifname for known in self._known.values()}
-        unknown = {link.name: link for link in links if is_host_end(link.name) and link.name not in have}
+        unknown = {name for name in names if is_host_end(name)} - have
         for file in sorted(Path(cached.DIRECTORY).glob("*")) if unknown else ():
             try:
                 known, lease = cached.from_cache(file.read_text(), policy, boottime())
             except (OSError, ValueError) as error:
                 log.debug("%s: %s", file, error)
                 continue
-            if unknown.pop(known.host_ifname, None) is not None:
+            if known.host_ifname in unknown:
+                unknown.discard(known.host_ifname)
                 log.warning(
                     "%s was forgotten, and is known again by %s: %s is asked for", known, file, lease.address
                 )
                 self._rows.note(known, lease)
                 self._take_up(known, lease)
-        for link in unknown.values():
-            log.error(
-                "%s of %s is of a pod that nothing else is known of: delete that pod", link.name, link.alias
-            )
+        for name in sorted(unknown):
+            link = await self._worker.call(Netlink.link, name)
+            told = link.alias if link is not None else ""
+            log.error("%s of %s is of a pod that nothing else is known of: delete that pod", name, told)
 
     def _keep_for_return(self, known: Attachment, lease: Lease) -> None:
         """A pod of an earlier boot: it comes back in a new sandbox, and asks for the address it had.
