@@ -40,7 +40,7 @@ def test_the_plugin_is_replaced_by_rename_and_only_when_it_differs(tmp_path: Any
         shim.write_text("print(2)\n")
         install.install_plugin(settings, shim)
         assert target.stat().st_ino != inode
-        assert "print(1)" in running.read(), "who runs the old one goes on with the old one"
+        assert b"print(1)".hex() in running.read(), "who runs the old one goes on with the old one"
     target.chmod(0o644)
     install.install_plugin(settings, shim)
     assert target.stat().st_mode & 0o777 == 0o755

@@ -277,7 +277,8 @@ def test_another_python_runs_its_text(shim: Shim) -> None:
     magic = repr(importlib.util.MAGIC_NUMBER)
     assert text.count(magic) == 1
     other = text.replace(magic, repr(b"\0\0\0\0"))
-    shim.file.write_text(other.replace("loads(CODE)", "1 / 0"))
+    assert "loads(bytes.fromhex(CODE))" in other
+    shim.file.write_text(other.replace("loads(bytes.fromhex(CODE))", "1 / 0"))
     done = subprocess.run(
         [sys.executable, "-IS", shim.file], env={"CNI_COMMAND": "VERSION"}, input=CONFIG, stdout=-1
     )
