@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from terwayd.condition import Condition
+from terwayd.kernel.sysctl import read_sysctl
 from terwayd.node import Node
 
 _TELL_REPAIRS = 3600.0  # seconds that status speaks of a repair
@@ -39,7 +39,7 @@ def findings(node: Node, drift: tuple[str, ...]) -> list[dict[str, str]]:
         found.append(_finding("host-lease", "error", node.host_lease.trouble, "journalctl -u terwayd"))
     found += [_finding(t.code, t.severity, t.message, t.hint) for t in node.firewall.trouble]
     served = node.known_pods.served if node.known_pods is not None else ()
-    if served and Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
+    if served and read_sysctl("net/ipv4/ip_forward") == "0":
         message = f"net.ipv4.ip_forward is 0: {' and '.join(served)}"
         found.append(_finding("no-forwarding", "warning", message, "sysctl -w net.ipv4.ip_forward=1"))
     for known in node.known_pods or ():

@@ -29,6 +29,7 @@ from terwayd.host.uplink import find_uplink, uplink_alias
 from terwayd.kernel import iptables, netns
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.nftables import Nftables
+from terwayd.kernel.sysctl import read_sysctl
 from terwayd.model import Host, Link
 from terwayd.store import DEFAULT_PATH
 
@@ -129,10 +130,10 @@ def _works(make: Callable[[], object]) -> bool:
 
 def _firewall(bridge: str) -> tuple[tuple[str, ...] | None, tuple[firewall.Dropping, ...], str]:
     """Which iptables bridged frames pass, None for no br_netfilter; what drops them there; what could not be listed."""
-    settings = {each: read(f"/proc/sys/net/bridge/bridge-nf-call-{each}") for each in firewall.FAMILIES}
-    if not any(settings.values()):
+    settings = {each: read_sysctl(f"net/bridge/bridge-nf-call-{each}") for each in firewall.FAMILIES}
+    if set(settings.values()) == {None}:
         return None, (), ""
-    filtered = tuple(each for each, text in settings.items() if text.strip() not in {"", "0"})
+    filtered = tuple(each for each, text in settings.items() if text not in {None, "0"})
     if not filtered:
         return filtered, (), ""
     chains: list[firewall.Json] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from terwayd.errors import KernelError
@@ -14,21 +13,23 @@ def read_sysctls(keys: tuple[str, ...], *devs: str) -> dict[str, str]:
     for dev in devs:
         for key in keys:
             name = key.format(dev)
-            try:
-                found[name] = Path("/proc/sys", name).read_text().strip()
-            except OSError:
-                continue
+            if (value := read_sysctl(name)) is not None:
+                found[name] = value
     return found
+
+
+def read_sysctl(key: str) -> str | None:
+    """The value of /proc/sys/`key`; None where the kernel does not have it."""
+    try:
+        return Path("/proc/sys", key).read_text().strip()
+    except OSError:
+        return None
 
 
 def write_sysctl(key: str, value: str) -> None:
     """Set /proc/sys/`key`; a key that this kernel does not have is left out."""
     try:
-        file = os.open(f"/proc/sys/{key}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(file, value.encode())
-        finally:
-            os.close(file)
+        Path("/proc/sys", key).write_text(value)
     except FileNotFoundError:
         return
     except OSError as error:

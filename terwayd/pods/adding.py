@@ -1,7 +1,7 @@
 """One ADD: veth, lease, address and routes, all of it or nothing.
 
 The DISCOVER is on its way while the veth is being built, and the veth is no port of the bridge, nor up, before
-the pod has its lease and the rules that hold it to that.
+there are rules that hold the pod to its address: the one that is leased, or the static one that it is to ask about.
 """
 
 from __future__ import annotations
@@ -143,8 +143,6 @@ class Adding:
         self._leases.give_back(wanted)
         if plugged:
             await self._unplug(wanted)
-        else:
-            await self._ports.dismiss(wanted)
         self._known.pop(wanted.key, None)
         if heir.unknown:
             self._earlier.cut_short(wanted)

@@ -246,9 +246,11 @@ class Attachments:
                 trace = Trace()
                 lease = self._leases.of(key)
                 leaving = self._unplug(known)
-                self._leases.give_back(known)  # while the kernel deletes: the server hears of it behind that
-                trace.mark("release")
-                await leaving
+                try:
+                    self._leases.give_back(known)  # while the kernel deletes
+                    trace.mark("release")
+                finally:
+                    await leaving
                 trace.mark("veth")
                 self._rows.strike(key)
                 self._known.pop(key, None)  # a new sandbox of the pod may have done the same meanwhile

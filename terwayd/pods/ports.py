@@ -90,16 +90,12 @@ class Ports:
             await leaving.gone()
         finally:
             self._reaper.forget()
-        await self.dismiss(known)
+        await self._worker.call(lambda _: self._firewall.dismiss(known.host_ifname))
 
     def _dismiss_soon(self, _: Netlink, name: str) -> bool:
         if left := is_gone_soon(name):
             self._firewall.dismiss(name)
         return left
-
-    async def dismiss(self, known: Attachment) -> None:
-        """Let nothing through any more, where there is no veth yet."""
-        await self._worker.call(lambda _: self._firewall.dismiss(known.host_ifname))
 
     async def serve(self) -> None:
         """From now on there are Services."""
