@@ -12,9 +12,7 @@ from tests.lab.machine import CHECKOUT, PYTHON
 
 pytestmark = pytest.mark.long
 # As on a host whose configuration names a NIC that it does not have.
-BROKEN = (
-    "import sys, tests.demo as demo; demo.CONFIG = '[host]\\nuplink = \"nope0\"\\n'; sys.exit(demo.main())"
-)
+BROKEN = "import sys, tests.demo.__main__ as demo; demo.CONFIG = '[host]\\nuplink = \"nope0\"\\n'; sys.exit(demo.main())"
 
 
 def test_the_demo_comes_out() -> None:
