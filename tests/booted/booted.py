@@ -12,6 +12,7 @@ test (see holder.py).  What the machine writes lasts from boot to boot, and no l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -202,6 +203,11 @@ class Booted(Place, Files):
     def _off(self) -> None:
         self.pid, self.enter, self._nspawn = 0, ("false",), None
         if self._wire is not None:
+            if (
+                self._lan is not None
+            ):  # the kernel takes a namespace down in its own time, and it answers until then
+                with contextlib.suppress(CommandError):  # a test has taken the NIC out
+                    self._lan.unplug(self._wire)
             self._wire.close()
             self._wire = None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.test_cli_golden import validate
+from tests.e2e.shared import findings_in
 from tests.lab import Lan, Node, eventually
 from tests.lab.machine import Machine, Place
 
@@ -30,12 +30,7 @@ def node(lan: Lan) -> Node:
 def examine(node: Node, *arguments: str) -> dict[str, dict[str, Any]]:
     """The findings by their code; the exit status has to agree with them."""
     done = node.terwayctl("doctor", "--json", *RELAXED, *arguments, check=False)
-    document = json.loads(done.stdout)
-    validate("doctor", document)
-    found = {finding["code"]: finding for finding in document["findings"]}
-    bad = [f for f in found.values() if f["severity"] in {"warning", "error"} and not f["ignored"]]
-    assert done.returncode == (4 if bad else 0), done.stdout
-    return found
+    return findings_in(done)
 
 
 def severity(node: Node, group: str, code: str) -> str:
