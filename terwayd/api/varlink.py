@@ -195,10 +195,15 @@ class _Channel:
                 os.close(descriptor)
 
     async def receive(self) -> tuple[bytes, list[int]] | None:
-        """The next message, or None at the end.  ValueError when it is too long."""
-        while (end := self._buffer.find(b"\0")) < 0:
+        """The next message, or None at the end.  ValueError when it is too long.
+
+        After a failure none of those that are here: a descriptor may be missing from each.
+        """
+        while True:
             if self._failure is not None:
                 raise self._failure
+            if (end := self._buffer.find(b"\0")) >= 0:
+                break
             if self.over:
                 return None
             self._waiter = self._loop.create_future()

@@ -410,6 +410,25 @@ def test_descriptors_of_who_goes_or_sends_too_many_are_closed() -> None:
     run(work())
 
 
+def test_a_call_whose_descriptor_was_lost_is_not_served_without_it() -> None:
+    async def work() -> None:
+        with files(1) as opened:
+            async with running() as it:
+                caller = await it.caller()
+                assert await caller.call("inodes") == {"parameters": {"inodes": []}}
+                os.close(free := os.dup(0))
+                limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+                try:
+                    socket.send_fds(caller.sock, [message("inodes")], opened)
+                    assert await caller.raw() == b""
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                assert it.handler.calls == ["inodes"]
+
+    run(work())
+
+
 def test_a_descriptor_belongs_to_the_call_that_it_came_with() -> None:
     """Also when the calls before it are not answered yet."""
 
