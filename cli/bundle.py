@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "bridge-link.txt": "bridge -d link",
     "bridge-fdb.txt": "bridge fdb",
     "nft.txt": "nft list ruleset",
+    "tc.txt": "tc -s qdisc",
     "sysctl-bridge.txt": "sysctl -a --pattern ^net.bridge",
     "sockets.txt": "ss -anup",
     "journal.txt": "journalctl -u terwayd -b --no-pager -o short-iso -n 5000",

@@ -21,7 +21,6 @@ from terwayd.host.uplink import uplink_alias
 from terwayd.hostlease import HOST, HostLease
 from terwayd.kernel import local
 from terwayd.kernel.alarm import Alarm
-from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.packet import PacketTransport
 from terwayd.kernel.worker import Worker
 from terwayd.metrics import Metrics
@@ -141,7 +140,7 @@ class Running:
         for known in self.pods:
             link = host.link(known.host_ifname)
             if link is not None and link.master != lan.bridge.index:
-                await self._worker.call(_enslave, known.host_ifname, lan.bridge.index)
+                await self.pods.rejoin(known)
         for name in uplinks[:1]:
             self._transport.rebind(name)
             await self._open_local(name)
@@ -191,10 +190,6 @@ class Running:
 def _policy(config: Config, node: str) -> Policy:
     hostname = bool(config.dhcp.hostname)
     return Policy(node, client_id=config.dhcp.client_id, mac=config.pods.mac, hostname=hostname)
-
-
-def _enslave(netlink: Netlink, name: str, bridge: int) -> None:
-    netlink.set_link(name, master=bridge, state="up")
 
 
 def _key(key: Hashable) -> Key:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
+from terwayd.bpf import assemble
+
 CLIENT_PORT: Final = 68
 SERVER_PORT: Final = 67
 BROADCAST_MAC: Final = b"\xff" * 6
@@ -27,31 +29,25 @@ _IPPROTO_UDP: Final = 17
 _FRAGMENT: Final = 0x3FFF  # "more fragments" and the offset
 _TOS: Final = 0xC0  # CS6, network control, as other DHCP clients mark their packets
 
-# Classic BPF as (code, jt, jf, k): IPv4, UDP, not a fragment, to port 68, a server's message, DHCP.
-FILTER: Final[tuple[tuple[int, int, int, int], ...]] = (
-    (0x28, 0, 0, 12),  # ldh [12]          the EtherType
-    (0x15, 0, 12, _ETH_P_IP),  # jeq IPv4 else drop
-    (0x30, 0, 0, 23),  # ldb [23]          the protocol
-    (0x15, 0, 10, _IPPROTO_UDP),  # jeq UDP else drop
-    (0x28, 0, 0, 20),  # ldh [20]          flags and fragment offset
-    (0x45, 8, 0, _FRAGMENT),  # jset then drop
-    (0xB1, 0, 0, 14),  # ldxb 4*([14]&0xf) the length of the IP header
-    (0x48, 0, 0, 16),  # ldh [x+16]        the destination port
-    (0x15, 0, 5, CLIENT_PORT),  # jeq 68 else drop
-    (0x50, 0, 0, 22),  # ldb [x+22]        op
-    (0x15, 0, 3, 2),  # jeq reply else drop
-    (0x40, 0, 0, 258),  # ld [x+258]        the magic cookie
-    (0x15, 0, 1, 0x63825363),  # jeq DHCP else drop
-    (0x06, 0, 0, 0x40000),  # ret everything
-    (0x06, 0, 0, 0),  # ret nothing
-)
-
-# The same, and all of ARP.
-FILTER_ARP: Final[tuple[tuple[int, int, int, int], ...]] = (
-    (0x28, 0, 0, 12),  # ldh [12]
-    (0x15, len(FILTER) - 3, 0, ETH_P_ARP),  # jeq ARP then everything
-    *FILTER[1:],
-)
+_DHCP = f"""
+        jne #{_ETH_P_IP}, drop
+        ldb [23]
+        jne #{_IPPROTO_UDP}, drop
+        ldh [20]                ; whole datagrams
+        jset #{_FRAGMENT}, drop
+        ldx 4*([14]&0xf)
+        ldh [x+16]
+        jne #{CLIENT_PORT}, drop
+        ldb [x+22]              ; a server's message
+        jne #2, drop
+        ld [x+258]              ; the magic cookie
+        jne #0x63825363, drop
+keep:   ret #-1
+drop:   ret #0
+"""
+FILTER: Final = assemble(f"ldh [12]\n{_DHCP}").code
+FILTER_ARP: Final = assemble(f"ldh [12]\njeq #{ETH_P_ARP}, keep\n{_DHCP}").code
+"""The same, and all of ARP."""
 
 
 @dataclass(frozen=True, slots=True)

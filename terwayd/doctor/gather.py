@@ -30,13 +30,16 @@ from terwayd.kernel import iptables, netns
 from terwayd.kernel.netlink import Netlink
 from terwayd.kernel.nftables import Nftables
 from terwayd.kernel.sysctl import read_sysctl
+from terwayd.kernel.tc import TrafficControl
 from terwayd.model import Host, Link
+from terwayd.pods.sending import FIRST, REST
 from terwayd.store import DEFAULT_PATH
 
 _CLIENTS = {"dhclient", "dhcpcd", "udhcpc"}
 _NETWORKS = (".conf", ".conflist", ".json")
 _BRIDGE = ("stp_state", "forward_delay", "vlan_filtering", "multicast_snooping", "multicast_querier")
 _TIME_SERVICES = ("/etc/systemd/ntp-units.d", "/run/systemd/ntp-units.d", "/usr/lib/systemd/ntp-units.d")
+_LOOPBACK = ("lo", 1)  # that of a new namespace
 _STA_UNSYNC = 0x40  # linux/timex.h
 _STATUS_AT, _TIMEX = 40, 208  # where struct timex has its status, and its size
 
@@ -103,12 +106,14 @@ def _lacking() -> tuple[Lacking, ...]:
     """The modules without which a namespace made for it cannot have something."""
 
     def attempt() -> list[str]:
-        with Netlink() as netlink:
+        with Netlink() as netlink, TrafficControl() as control:
             makes: dict[str, Callable[[], object]] = {
                 "bridge": lambda: netlink.add_bridge("twtry", "02:00:00:00:00:01", 1500),
                 "veth": lambda: netlink.add_pair("twtry0", "twtry1", mtu=1500),
                 "af_packet": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
                 "nf_tables": _nf_tables,
+                "sch_ingress": lambda: control.hook(*_LOOPBACK),
+                "cls_bpf": lambda: _filter(control),
             }
             return [module for module, make in makes.items() if not _works(make)]
 
@@ -118,6 +123,11 @@ def _lacking() -> tuple[Lacking, ...]:
 def _nf_tables() -> None:
     with closing(Nftables()) as nftables:
         nftables.generation()
+
+
+def _filter(control: TrafficControl) -> None:
+    if _works(lambda: control.hook(*_LOOPBACK)):
+        control.put(*_LOOPBACK, {FIRST: REST})
 
 
 def _works(make: Callable[[], object]) -> bool:

@@ -191,11 +191,16 @@ class Netlink:
         self._requests.send(pair)
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")  # a port has no business with IPv6
 
-    def join(self, name: str, bridge: int, *, alias: str, hairpin: bool = False) -> None:
-        """Make an interface a port of the bridge with this index, up; it may be that already."""
+    def join(self, name: str, bridge: int, *, alias: str, hairpin: bool = False, station: str = "") -> None:
+        """Make an interface a port of the bridge with this index, up; it may be that already.
+
+        `station`: the one MAC address that is behind it; "" lets the bridge find out who is.  KernelError with ENODEV
+        when the interface is gone.
+        """
         self._requests.send(
             requests.set_link(name, master=bridge, alias=alias),
-            requests.set_port(name, hairpin=hairpin),
+            requests.set_port(name, hairpin=hairpin, learning=not station),
+            *([requests.add_station(name, _index(name), station)] if station else []),
             requests.set_link(name, up=True),
         )
 
@@ -298,6 +303,14 @@ class Netlink:
         for name, value in fields.items():
             message[name] = value
         tuple(self._ipr.nlm_request(message, msg_type=kind, msg_flags=NLM_F_REQUEST | NLM_F_ACK | flags))
+
+
+def _index(name: str) -> int:
+    """Without a request, for what is done to every pod."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise KernelError(f"there is no interface {name}", errno.ENODEV) from None
 
 
 @contextmanager

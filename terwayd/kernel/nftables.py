@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from terwayd.errors import KernelError
+from terwayd.kernel.attributes import NESTED, attribute, by_type, each, text
 
 FAMILIES: Final = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 NETLINK_NETFILTER: Final = 12
@@ -29,7 +30,6 @@ _DELTABLE, _GETCHAIN, _GETRULE = 2, 4, 7
 _NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 12, 13, 14, 16
 _REQUEST, _ACK, _DUMP, _CREATE = 0x1, 0x4, 0x300, 0x400
 _ERROR, _DONE = 2, 3
-_NESTED: Final = 0x8000
 _FORWARD, _DROP = 2, 0
 
 _HEADER = struct.Struct("=IHHII")
@@ -80,7 +80,7 @@ class Nftables:
     def change(self, family: str, table: str, removed: Keys, added: Keys) -> None:
         """Take elements out of sets and put others in, all of it or nothing."""
         changes = [
-            (kind, flags, _string(1, table) + _string(2, name) + _attribute(3 | _NESTED, _elements(part)))
+            (kind, flags, text(1, table) + text(2, name) + attribute(3 | NESTED, _elements(part)))
             for kind, flags, sets in ((_DELSETELEM, 0, removed), (_NEWSETELEM, _CREATE, added))
             for name, keys in sets.items()
             for part in _parts(sorted(keys))
@@ -91,9 +91,7 @@ class Nftables:
     def delete_table(self, family: str, table: str) -> None:
         """Delete a table, which may be gone already."""
         try:
-            self._transaction(
-                family, [(_DELTABLE, 0, _string(1, table))], f"nft delete table {family} {table}"
-            )
+            self._transaction(family, [(_DELTABLE, 0, text(1, table))], f"nft delete table {family} {table}")
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -104,7 +102,7 @@ class Nftables:
 
     def rules(self, family: str, table: str) -> tuple[bytes, ...]:
         """The handles of a table's rules: others after somebody wrote them anew."""
-        found = self._ask(_GETRULE, family, _string(1, table), _DUMP)
+        found = self._ask(_GETRULE, family, text(1, table), _DUMP)
         return tuple(rule[3] for rule in found if _text(rule[1]) == table)
 
     def chains(self, family: str, table: str) -> set[str]:
@@ -114,16 +112,16 @@ class Nftables:
 
     def keys(self, family: str, table: str, name: str) -> set[bytes]:
         """The elements of a set."""
-        found = self._ask(_GETSETELEM, family, _string(1, table) + _string(2, name), _DUMP)
-        elements = [element for message in found for _, element in _walk(message.get(3, b""))]
-        return {_parse(_parse(element)[1])[1] for element in elements}
+        found = self._ask(_GETSETELEM, family, text(1, table) + text(2, name), _DUMP)
+        elements = [element for message in found for _, element in each(message.get(3, b""))]
+        return {by_type(by_type(element)[1])[1] for element in elements}
 
     def forwarding(self) -> list[Chain]:
         """The chains for what is forwarded, iptables' among them."""
         found = []
         for family in ("ip", "ip6", "inet"):
             for chain in self._ask(_GETCHAIN, family, b"", _DUMP):
-                hook = _parse(chain[4]) if 4 in chain else {}
+                hook = by_type(chain[4]) if 4 in chain else {}
                 if hook and int.from_bytes(hook[1], "big") == _FORWARD and _text(chain[7]) == "filter":
                     drops = int.from_bytes(chain.get(5, b"\1"), "big") == _DROP
                     found.append(Chain(family, _text(chain[1]), _text(chain[3]), drops))
@@ -160,7 +158,7 @@ class Nftables:
                     raise KernelError(f"nftables: {os.strerror(_errno(payload))}", _errno(payload))
                 if answer in {_ERROR, _DONE}:
                     return found
-                found.append(_parse(payload[4:]))
+                found.append(by_type(payload[4:]))
                 if not flags & _DUMP:
                     return found
 
@@ -185,33 +183,14 @@ def _errno(payload: bytes) -> int:
     return -int.from_bytes(payload[:4], sys.byteorder, signed=True)
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
-
-
-def _string(kind: int, text: str) -> bytes:
-    return _attribute(kind, text.encode() + b"\0")
-
-
 def _elements(keys: Iterable[bytes]) -> bytes:
     """Each an element of the list (1), its key (1), and that one's value (1)."""
-    return b"".join(_attribute(1 | _NESTED, _attribute(1 | _NESTED, _attribute(1, key))) for key in keys)
+    return b"".join(attribute(1 | NESTED, attribute(1 | NESTED, attribute(1, key))) for key in keys)
 
 
 def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
     for start in range(0, len(keys), _MAX_ELEMENTS):
         yield keys[start : start + _MAX_ELEMENTS]
-
-
-def _walk(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 4:
-        size, kind = struct.unpack_from("=HH", data)
-        yield kind & 0x3FFF, data[4:size]
-        data = data[(size + 3) & ~3 :]
-
-
-def _parse(data: bytes) -> dict[int, bytes]:
-    return dict(_walk(data))
 
 
 def _text(value: bytes) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import logging
 import socket
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from terwayd.dhcp.frame import FILTER, FILTER_ARP
+from terwayd.kernel import socket_filter
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ _PACKET_AUXDATA: Final = 8
 _PACKET_ADD_MEMBERSHIP: Final = 1
 _PACKET_MR_PROMISC: Final = 1
 _PACKET_IGNORE_OUTGOING: Final = 23
-_SO_ATTACH_FILTER: Final = 26
 _TP_STATUS_CSUMNOTREADY: Final = 1 << 3
 _TP_STATUS_VLAN_VALID: Final = 1 << 4
 _AUXDATA: Final = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
@@ -68,7 +67,7 @@ class _Socket:
             socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0
         )
         try:
-            self._attach_filter(FILTER_ARP if arp else FILTER)
+            socket_filter.attach(self.socket, FILTER_ARP if arp else FILTER)
             self.socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
             if not outgoing:
                 self.socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
@@ -97,12 +96,6 @@ class _Socket:
             self._loop.run_in_executor(None, left.close)
         else:
             self.socket.close()
-
-    def _attach_filter(self, lines: tuple[tuple[int, int, int, int], ...]) -> None:
-        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in lines))
-        # struct sock_fprog: the number of instructions and, aligned, where they are
-        fprog = struct.pack("@HP", len(lines), ctypes.addressof(program))
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
     def _drain(self) -> None:
         for _ in range(_BATCH):

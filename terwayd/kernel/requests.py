@@ -16,22 +16,25 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, Self
 
 from terwayd.errors import KernelError
+from terwayd.kernel.attributes import attribute, number, text
 
 # From linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h and veth.h; the socket module does not have them.
-_REQUEST, _ACK, _EXCLUSIVE, _CREATE, _REPLACE, _APPEND = 0x1, 0x4, 0x200, 0x400, 0x100, 0x800
-_NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE = 16, 17, 20, 24
-_ERROR: Final = 2
+_REQUEST, _ACK, _APPEND = 0x1, 0x4, 0x800
+CREATE, EXCLUSIVE, REPLACE, DUMP = 0x400, 0x200, 0x100, 0x300
+_NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH = 16, 17, 20, 24, 28
+_ERROR, _DONE = 2, 3
 _SOL_NETLINK, _CAP_ACK = 270, 10
 _IFF_UP: Final = 0x1
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _IFALIAS, _GROUP, _NET_NS_FD = 1, 3, 4, 10, 18, 20, 27, 28
 _KIND, _DATA, _PEER, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 1, 4, 5
-_BRPORT_MODE, _BRPORT_GUARD = 4, 5
+_BRPORT_MODE, _BRPORT_GUARD, _BRPORT_LEARNING = 4, 5, 8
+_NDA_LLADDR, _NUD_NOARP, _NTF_MASTER, _NTF_STICKY = 2, 0x40, 0x04, 0x40
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _TABLE_MAIN, _PROTO_BOOT, _UNICAST, _SCOPE_LINK, _ONLINK = 254, 3, 1, 253, 4
 _HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
-_NUMBER: Final = struct.Struct("=I")
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,11 @@ class Request:
 
 def new_veth(name: str, peer: str, *, netns: int, mac: str, peer_mac: str, mtu: int) -> Request:
     """A veth pair, its end `name` here, its end `peer` in the namespace of the descriptor."""
-    other = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, peer) + _mac(peer_mac) + _number(_MTU, mtu)
-    info = _text(_KIND, "veth") + _attribute(_DATA, _attribute(_PEER, other + _number(_NET_NS_FD, netns)))
-    body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, name) + _mac(mac) + _number(_MTU, mtu)
-    body += _attribute(_LINKINFO, info)
-    return Request(f"ip link add {name} type veth peer {peer}", _NEWLINK, _CREATE | _EXCLUSIVE, body)
+    other = _LINK.pack(0, 0, 0, 0, 0) + text(_IFNAME, peer) + _mac(peer_mac) + number(_MTU, mtu)
+    info = text(_KIND, "veth") + attribute(_DATA, attribute(_PEER, other + number(_NET_NS_FD, netns)))
+    body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + _mac(mac) + number(_MTU, mtu)
+    body += attribute(_LINKINFO, info)
+    return Request(f"ip link add {name} type veth peer {peer}", _NEWLINK, CREATE | EXCLUSIVE, body)
 
 
 def set_link(
@@ -64,42 +67,52 @@ def set_link(
     master: int = 0,
     fine: tuple[int, ...] = (),
 ) -> Request:
-    body = _LINK.pack(0, 0, 0, _IFF_UP if up else 0, _IFF_UP if up else 0) + _text(_IFNAME, name)
-    body += _attribute(_IFALIAS, alias.encode()) if alias else b""
-    body += _number(_MTU, mtu) if mtu else b""
-    body += _number(_GROUP, group) if group else b""
-    body += _number(_MASTER, master) if master else b""
+    body = _LINK.pack(0, 0, 0, _IFF_UP if up else 0, _IFF_UP if up else 0) + text(_IFNAME, name)
+    body += attribute(_IFALIAS, alias.encode()) if alias else b""
+    body += number(_MTU, mtu) if mtu else b""
+    body += number(_GROUP, group) if group else b""
+    body += number(_MASTER, master) if master else b""
     return Request(f"ip link set {name}{' up' if up else ''}", _NEWLINK, 0, body, fine)
 
 
-def set_port(name: str, *, hairpin: bool) -> Request:
-    """A port of a bridge: it takes no part in a spanning tree; `hairpin`: it may hear what it sent itself."""
-    data = b"".join(
-        _attribute(kind, bytes([on])) for kind, on in ((_BRPORT_GUARD, 1), (_BRPORT_MODE, hairpin))
-    )
-    info = _text(_SLAVE_KIND, "bridge") + _attribute(_SLAVE_DATA, data)
-    body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, name) + _attribute(_LINKINFO, info)
+def set_port(name: str, *, hairpin: bool, learning: bool | None = None) -> Request:
+    """A port of a bridge: it takes no part in a spanning tree; `hairpin`: it may hear what it sent itself;
+    `learning`: what MAC addresses are behind it the bridge finds out by itself, None leaves that as it is.
+    """
+    values = {_BRPORT_GUARD: True, _BRPORT_MODE: hairpin}
+    values |= {_BRPORT_LEARNING: learning} if learning is not None else {}
+    data = b"".join(attribute(kind, bytes([on])) for kind, on in values.items())
+    info = text(_SLAVE_KIND, "bridge") + attribute(_SLAVE_DATA, data)
+    body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + attribute(_LINKINFO, info)
     return Request(
         f"bridge link set dev {name} guard on hairpin {'on' if hairpin else 'off'}", _NEWLINK, 0, body
     )
 
 
+def add_station(name: str, index: int, mac: str) -> Request:
+    """Have a bridge know that this MAC address is behind this port, and at no other, whatever is sent there."""
+    body = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER | _NTF_STICKY, 0)
+    body += attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+    what = f"bridge fdb replace {mac} dev {name} master static sticky"
+    return Request(what, _NEWNEIGH, CREATE | REPLACE, body)
+
+
 def delete_link(name: str) -> Request:
     """It may be gone already."""
-    body = _LINK.pack(0, 0, 0, 0, 0) + _text(_IFNAME, name)
+    body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFNAME, name)
     return Request(f"ip link del {name}", _DELLINK, 0, body, (errno.ENODEV,))
 
 
 def delete_group(group: int) -> Request:
-    body = _LINK.pack(0, 0, 0, 0, 0) + _number(_GROUP, group)
+    body = _LINK.pack(0, 0, 0, 0, 0) + number(_GROUP, group)
     return Request(f"ip link del group {group}", _DELLINK, 0, body, (errno.ENODEV,))
 
 
 def add_address(index: int, address: IPv4Interface) -> Request:
     body = struct.pack("=BBBBI", socket.AF_INET, address.network.prefixlen, 0, 0, index)
-    body += _attribute(_IFA_LOCAL, address.ip.packed) + _attribute(_IFA_ADDRESS, address.ip.packed)
-    body += _attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
-    return Request(f"ip addr add {address}", _NEWADDR, _CREATE | _REPLACE, body)
+    body += attribute(_IFA_LOCAL, address.ip.packed) + attribute(_IFA_ADDRESS, address.ip.packed)
+    body += attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
+    return Request(f"ip addr add {address}", _NEWADDR, CREATE | REPLACE, body)
 
 
 def add_route(index: int, dst: IPv4Network, gateway: IPv4Address | None, *, onlink: bool) -> Request:
@@ -108,10 +121,10 @@ def add_route(index: int, dst: IPv4Network, gateway: IPv4Address | None, *, onli
     body = struct.pack(
         "=BBBBBBBBI", socket.AF_INET, dst.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_BOOT, scope, _UNICAST, flags
     )
-    body += _attribute(_RTA_DST, dst.network_address.packed) if dst.prefixlen else b""
-    body += _number(_RTA_OIF, index)
-    body += _attribute(_RTA_GATEWAY, gateway.packed) if gateway is not None else b""
-    return Request(f"ip route append {dst}", _NEWROUTE, _CREATE | _APPEND, body, (errno.EEXIST,))
+    body += attribute(_RTA_DST, dst.network_address.packed) if dst.prefixlen else b""
+    body += number(_RTA_OIF, index)
+    body += attribute(_RTA_GATEWAY, gateway.packed) if gateway is not None else b""
+    return Request(f"ip route append {dst}", _NEWROUTE, CREATE | _APPEND, body, (errno.EEXIST,))
 
 
 class Requests:
@@ -123,6 +136,13 @@ class Requests:
         )
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._number = 0
+
+    @property
+    def port_id(self) -> int:
+        """What notes about this socket's requests carry: nlmsg_pid of netlink(7)."""
+        if not self._socket.getsockname()[0]:
+            self._socket.bind((0, 0))
+        return int(self._socket.getsockname()[0])
 
     def __enter__(self) -> Self:
         return self
@@ -141,18 +161,42 @@ class Requests:
         first = self._number + 1
         self._number += len(requests)
         data = bytearray()
-        for number, request in enumerate(requests, first):
-            flags = _REQUEST | request.flags | (_ACK if number == self._number else 0)
-            data += _HEADER.pack(_HEADER.size + len(request.body), request.kind, flags, number, 0)
+        for sequence, request in enumerate(requests, first):
+            flags = _REQUEST | request.flags | (_ACK if sequence == self._number else 0)
+            data += _HEADER.pack(_HEADER.size + len(request.body), request.kind, flags, sequence, 0)
             data += request.body
         self._socket.send(data)
         refused: KernelError | None = None
-        for number, error in self._answers():
-            request = requests[number - first]
+        for sequence, error in self._answers():
+            request = requests[sequence - first]
             if error and error not in request.fine and refused is None:
                 refused = KernelError(f"{request.what}: {os.strerror(error)}", error)
         if refused is not None:
             raise refused
+
+    def dump(self, request: Request) -> list[bytes]:
+        """What the kernel tells of all that is asked for, each behind its header; none for an errno that is fine."""
+        self._number += 1
+        size = _HEADER.size + len(request.body)
+        self._socket.send(
+            _HEADER.pack(size, request.kind, _REQUEST | request.flags, self._number, 0) + request.body
+        )
+        found: list[bytes] = []
+        while True:
+            answer = self._socket.recv(65536)
+            at = 0
+            while at < len(answer):
+                size, kind, _, sequence, _ = _HEADER.unpack_from(answer, at)
+                body = answer[at + _HEADER.size : at + size]
+                at += size + 3 & ~3
+                if sequence != self._number:
+                    continue
+                if kind in {_ERROR, _DONE}:
+                    error = -struct.unpack_from("=i", body)[0]
+                    if error and error not in request.fine:
+                        raise KernelError(f"{request.what}: {os.strerror(error)}", error)
+                    return found
+                found.append(body)
 
     def _answers(self) -> Iterable[tuple[int, int]]:
         """Number and errno of each answer, up to the last request's."""
@@ -160,25 +204,13 @@ class Requests:
             answer = self._socket.recv(65536)
             at = 0
             while at < len(answer):
-                size, kind, _, number, _ = _HEADER.unpack_from(answer, at)
+                size, kind, _, sequence, _ = _HEADER.unpack_from(answer, at)
                 if kind == _ERROR:
-                    yield number, -struct.unpack_from("=i", answer, at + _HEADER.size)[0]
-                    if number == self._number:
+                    yield sequence, -struct.unpack_from("=i", answer, at + _HEADER.size)[0]
+                    if sequence == self._number:
                         return
                 at += size + 3 & ~3
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
-
-
-def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, _NUMBER.pack(value))
-
-
 def _mac(value: str) -> bytes:
-    return _attribute(_ADDRESS, bytes.fromhex(value.replace(":", "")))
+    return attribute(_ADDRESS, bytes.fromhex(value.replace(":", "")))

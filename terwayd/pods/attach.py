@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable, Container, Iterator
@@ -20,7 +21,7 @@ from terwayd.config import Config, Network
 from terwayd.dhcp.engine import Engine
 from terwayd.dhcp.lease import Lease
 from terwayd.dhcp.outcome import Event
-from terwayd.errors import CniError, TerwayError
+from terwayd.errors import CniError, KernelError, TerwayError
 from terwayd.events import ATTACHED, DETACHED, about
 from terwayd.kernel import netns
 from terwayd.kernel.netlink import Netlink
@@ -36,7 +37,7 @@ from terwayd.pods.leases import Leases
 from terwayd.pods.ports import Ports
 from terwayd.pods.routes import Node
 from terwayd.pods.rows import Rows
-from terwayd.pods.ruleset import Port
+from terwayd.pods.sending import Port
 from terwayd.pods.static import is_static
 from terwayd.pods.trace import Trace
 from terwayd.pods.upkeep import Upkeep
@@ -286,6 +287,14 @@ class Attachments:
             if not is_there(known.host_ifname) and self._known.get(known.key) is known:
                 log.info("%s went without a DEL", known)
                 await self.delete(known.key)
+
+    async def rejoin(self, known: Attachment) -> None:
+        """Make the pod's interface a port of the bridge, which was made anew; it may have gone meanwhile."""
+        try:
+            await self._worker.call(self._ports.rejoin, known)
+        except KernelError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
     def _unplug(self, known: Attachment) -> Awaitable[None]:
         self.upkeep.detached(known.key)

@@ -1,8 +1,9 @@
-"""The node's rules in nftables, kept as they shall be: by each attach and detach, and against other hands.
+"""The filters at the pods' ports and the node's rules, kept as they shall be: by each attach and detach, and against
+other hands.
 
-A doorbell rings after every transaction of anybody, another one when an iptables of the old kind has given its
-lock back; whether anything of ours has become different is then looked up.  Who changes rules of that kind
-without the lock is found out the next time that the daemon is awake for a pod.
+A doorbell rings after every transaction of nftables, another one after each change of traffic control that is not ours,
+a third when an iptables of the old kind has given its lock back; whether anything of ours has become different is then
+looked up.  Who changes rules of that kind without the lock is found out the next time that the daemon is awake for a pod.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from terwayd.clock import boottime
 from terwayd.errors import KernelError, TerwayError
 from terwayd.events import MENDED, about
 from terwayd.host.drift import Limit
-from terwayd.kernel import iptables
+from terwayd.kernel import iptables, tc
 from terwayd.kernel.monitor import Monitor
 from terwayd.kernel.nftables import GROUP, NETLINK_NETFILTER, Chain, Nftables
 from terwayd.kernel.watch import CLOSED, Watch
 from terwayd.model import NFT_FAMILIES, NFT_TABLE
-from terwayd.pods.ruleset import Port, in_words, keys_of, ruleset
+from terwayd.pods.filters import Filters
+from terwayd.pods.ruleset import MACS, in_words, macs_of, ruleset
+from terwayd.pods.sending import Port
 from terwayd.pods.upkeep import Trouble
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class Firewall:
         self._ports: dict[str, Port] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
         self._alone = threading.Lock()  # over the socket, and what is known of the kernel's rules
+        self._filters = Filters()
         self._socket: Nftables | None = None
         self._handles: dict[str, tuple[bytes, ...]] = {}
         self._generation = -1
@@ -56,34 +60,37 @@ class Firewall:
         self._limit = Limit()
         self._rung = asyncio.Event()
         self._looked = 0.0  # boot time
-        self._monitor: Monitor | None = None
-        self._watch: Watch | None = None
+        self._filters_rung = False
+        self._bells: list[Monitor | Watch] = []
+        self._unwatched = False
         self._keeping: asyncio.Task[None] | None = None
         self._trouble: tuple[Trouble, ...] = ()
 
     @property
     def trouble(self) -> tuple[Trouble, ...]:
         """What is not as it should be."""
-        return self._trouble
+        return self._trouble + self._filters.trouble
 
     def rules(self) -> list[tuple[str, str]]:
         """For status: where rules of ours stand, and what they do."""
         if self._keeping is None:
             return []
-        guarded = sum(port.guarded for port in self._ports.values())
-        told = in_words(self._bridge, antispoof=self._antispoof, services=self.services, guarded=guarded)
+        guarded = sum(port.guarded for port in self._ports.values()) if self._antispoof else None
+        told = in_words(self._bridge, services=self.services, guarded=guarded)
         accepts = f"what comes and leaves by {self._bridge} is accepted where the default is to drop"
         return told + [(place, accepts) for place in self._accepting]
 
     async def up(self, ports: Iterable[Port] = (), *, services: bool) -> None:
         """Have the rules, for these pods besides those that were admitted, and keep them."""
-        self._ports |= {port.name: _indexed(port) for port in ports}
+        self._ports |= {port.name: self._found(port) for port in ports}
         self.services = self.services or services
-        if self._monitor is None:
-            self._monitor = Monitor(self._rung.set, NETLINK_NETFILTER, GROUP)
+        if not self._bells:
+            self._bells.append(Monitor(self._rung.set, NETLINK_NETFILTER, GROUP))
+            self._bells.append(Monitor(self._ring_filters, groups=tc.GROUP, deaf_to=self._filters.port_id))
             try:
-                self._watch = Watch([iptables.LOCK], CLOSED, self._rung.set)
+                self._bells.append(Watch([iptables.LOCK], CLOSED, self._rung.set))
             except OSError as error:
+                self._unwatched = True
                 log.warning("rules of iptables-legacy are looked at every %.0f s: %s", _INTERVAL, error)
         await self._do(self._load)
         if self._keeping is None:
@@ -104,31 +111,34 @@ class Firewall:
     def admit(self, port: Port) -> None:
         """Have a pod's port hold to what `port` says, from the time when this returns.  Blocking, in any thread."""
         with self._alone:
-            before = self._of_pod(port.pod)
-            self._ports[port.name] = _indexed(port)
+            before = macs_of(self._of_pod(port.pod))
+            self._ports[port.name] = self._found(port)
             self._change(before, self._of_pod(port.pod))
 
     def dismiss(self, name: str) -> None:
         """Forget a port that is gone.  Blocking, in any thread."""
         with self._alone:
             if (port := self._ports.get(name)) is not None:
-                before = self._of_pod(port.pod)
+                before = macs_of(self._of_pod(port.pod))
                 del self._ports[name]
+                self._filters.forget(name)
                 self._change(before, self._of_pod(port.pod))
 
     def down(self) -> None:
         """Keep nothing any more; what is there stays."""
-        for bell in (self._monitor, self._watch):
-            if bell is not None:
-                bell.close()
+        for bell in self._bells:
+            bell.close()
+        self._bells.clear()
+        self._unwatched = False
         if self._keeping is not None:
             self._keeping.cancel()
-        self._monitor = self._watch = self._keeping = None
+        self._keeping = None
         self._trouble = ()
 
     def close(self) -> None:
         self.down()
         self._thread.shutdown(wait=True)
+        self._filters.close()
         if self._socket is not None:
             self._socket.close()
 
@@ -143,14 +153,20 @@ class Firewall:
     def _of_pod(self, pod: str) -> list[Port]:
         return [port for port in self._ports.values() if port.pod == pod]
 
-    def _change(self, before: list[Port], after: list[Port]) -> None:
-        old, new = keys_of(before), keys_of(after)
-        if old == new or not (self._antispoof or self.services):
+    def _found(self, port: Port) -> Port:
+        """With the index of its interface; 0 where that is not there yet, or not any more."""
+        index = 0
+        with contextlib.suppress(OSError):
+            index = socket.if_nametoindex(port.name)
+        return replace(port, index=index, guarded=port.guarded and self._antispoof)
+
+    def _change(self, before: set[bytes], ports: list[Port]) -> None:
+        self._filters.hold(ports)
+        after = macs_of(ports)
+        if before == after or not self.services:
             return
-        removed = {key: old[key] - new[key] for key in old}
-        added = {key: new[key] - old[key] for key in new}
         try:
-            self._nftables.change("bridge", NFT_TABLE, removed, added)
+            self._nftables.change("bridge", NFT_TABLE, {MACS: before - after}, {MACS: after - before})
             self._generation += 1
         except (KernelError, OSError):
             self._guarded(self._load_alone)  # somebody else was at it
@@ -175,26 +191,24 @@ class Firewall:
 
         The kernel shows new rules a moment before the elements of their sets: a packet of that moment is lost.
         """
-        self._generation = self._nftables.generation()
         ports = self._ports.values()
-        wanted = keys_of(ports) if self._antispoof or self.services else {}
+        self._filters.hold(ports)
+        self._generation = self._nftables.generation()
         self._handles = self._standing_handles()
-        if wanted and self._mark() in self._nftables.chains("bridge", NFT_TABLE):
-            have = {key: self._nftables.keys("bridge", NFT_TABLE, key) for key in wanted}
+        if not self.services:
+            for family in NFT_FAMILIES:
+                self._nftables.delete_table(family, NFT_TABLE)
+            self._handles = {}
+        elif self._mark() in self._nftables.chains("bridge", NFT_TABLE):
+            have, wanted = self._nftables.keys("bridge", NFT_TABLE, MACS), macs_of(ports)
             if have != wanted:
-                removed = {key: have[key] - wanted[key] for key in wanted}
-                added = {key: wanted[key] - have[key] for key in wanted}
-                self._nftables.change("bridge", NFT_TABLE, removed, added)
+                self._nftables.change("bridge", NFT_TABLE, {MACS: have - wanted}, {MACS: wanted - have})
                 self._generation += 1
         else:
-            self._nftables.load(
-                ruleset(self._bridge, ports, antispoof=self._antispoof, services=self.services)
-            )
-            self._generation += 1
+            self._nftables.load(ruleset(self._bridge, ports))
             self._handles = self._standing_handles()
-            if wanted:
-                self._nftables.load(f"add chain bridge {NFT_TABLE} {self._mark()}\n")
-                self._generation += 1
+            self._nftables.load(f"add chain bridge {NFT_TABLE} {self._mark()}\n")
+            self._generation += 2
         self._settle()
 
     def _standing_handles(self) -> dict[str, tuple[bytes, ...]]:
@@ -202,7 +216,7 @@ class Firewall:
 
     def _mark(self) -> str:
         """The name of an empty chain that says of what text the rules are, and that they are those still."""
-        text = ruleset(self._bridge, (), antispoof=self._antispoof, services=self.services)
+        text = ruleset(self._bridge, ())
         handles = b"".join(b"".join(self._handles[family]) for family in NFT_FAMILIES)
         return f"as_{hashlib.sha256(text.encode() + handles).hexdigest()[:16]}"
 
@@ -219,30 +233,38 @@ class Firewall:
     def _look(self) -> list[str]:
         """What had become different, and is mended now."""
         with self._alone:
+            changed = []
+            if self._filters_rung or self._filters.trouble:
+                self._filters_rung = False
+                changed = [f"the filter of {name} was not what it shall be" for name in self._filters.mend()]
             generation = self._nftables.generation()
             if generation != self._generation:
                 if not self._stands():
                     self._load_alone()
-                    return [f"rules of the nftables tables {NFT_TABLE} were gone"]
+                    return [*changed, f"rules of the nftables tables {NFT_TABLE} were gone"]
                 self._generation = generation
-            return self._settle()
+            return changed + self._settle()
 
     def _stands(self) -> bool:
         for family in NFT_FAMILIES:
-            if self._nftables.rules(family, NFT_TABLE) != self._handles.get(family):
+            if self._nftables.rules(family, NFT_TABLE) != self._handles.get(family, ()):
                 return False
-        wanted = keys_of(self._ports.values()) if self._antispoof or self.services else {}
-        return all(self._nftables.keys("bridge", NFT_TABLE, key) == wanted[key] for key in wanted)
+        wanted = macs_of(self._ports.values()) if self.services else set()
+        return self._nftables.keys("bridge", NFT_TABLE, MACS) == wanted
 
     # In the event loop.
 
     async def _do(self, work: Callable[[], T]) -> T | None:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
 
+    def _ring_filters(self) -> None:
+        self._filters_rung = True
+        self._rung.set()
+
     async def _keep(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._rung.wait(), _INTERVAL if self._watch is None else None)
+                await asyncio.wait_for(self._rung.wait(), _INTERVAL if self._unwatched else None)
             self._rung.clear()
             self._looked = boottime()
             for words in await self._do(self._look) or ():
@@ -251,13 +273,6 @@ class Firewall:
                 if self._limit.reached(boottime()):
                     log.error("%s, again and again: looked at every %.0f s for now", words, _INTERVAL)
                     await asyncio.sleep(_INTERVAL)
-
-
-def _indexed(port: Port) -> Port:
-    try:
-        return replace(port, index=socket.if_nametoindex(port.name))
-    except OSError:  # not there yet, or not any more
-        return port
 
 
 def _dropped(chain: Chain, bridge: str) -> Trouble:

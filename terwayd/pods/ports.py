@@ -15,7 +15,7 @@ from terwayd.pods.attached import Lan
 from terwayd.pods.firewall import Firewall
 from terwayd.pods.identity import Attachment
 from terwayd.pods.routes import pod_routes
-from terwayd.pods.ruleset import Port
+from terwayd.pods.sending import Port
 
 
 class Ports:
@@ -71,7 +71,13 @@ class Ports:
     def join(self, netlink: Netlink, known: Attachment, *addresses: IPv4Address) -> None:
         """A port of the bridge, up, and held to `addresses` from the start."""
         self.admit(known, *addresses)
-        veth.join(netlink, known, self.lan.bridge.index, hairpin=self._firewall.services)
+        self.rejoin(netlink, known)
+
+    def rejoin(self, netlink: Netlink, known: Attachment) -> None:
+        """The same for one that was admitted before: the bridge may be another one now."""
+        guarded = known.antispoof and self.config.pods.antispoof
+        bridge = self.lan.bridge.index
+        veth.join(netlink, known, bridge, hairpin=self._firewall.services, guarded=guarded)
 
     def configure(
         self, netlink: Netlink, known: Attachment, opened: veth.Opened, inside: veth.Inside

@@ -104,11 +104,15 @@ def _prepare(ifname: str, *, ipv6: bool) -> Opened:
     return Opened(Requests(), socket.if_nametoindex(ifname))
 
 
-def join(netlink: Netlink, attachment: Attachment, bridge: int, *, hairpin: bool) -> None:
-    """The host's end into the bridge, and up; in the netlink thread.  Raises CniError when the bridge is gone."""
+def join(netlink: Netlink, attachment: Attachment, bridge: int, *, hairpin: bool, guarded: bool) -> None:
+    """The host's end into the bridge, and up; in the netlink thread.  Raises CniError when the bridge is gone.
+
+    `guarded`: nobody but the pod is behind it, and the pod is behind no other port.
+    """
     try:
         alias = str(attachment)[:255]
-        netlink.join(attachment.host_ifname, bridge, alias=alias, hairpin=hairpin)
+        station = attachment.mac if guarded else ""
+        netlink.join(attachment.host_ifname, bridge, alias=alias, hairpin=hairpin, station=station)
     except KernelError:
         if bridge in {link.index for link in netlink.links()}:
             raise
@@ -152,11 +156,11 @@ def change(
             netlink.add_address(_address(after))
         if after.mtu and after.mtu != link.mtu:
             netlink.set_link(after.ifname, mtu=after.mtu)
-        for route in before.routes if before is not None else ():
-            if route not in after.routes:
-                netlink.delete_route(_route(after, route))
         for route in after.routes:  # with an address go the routes over it
             netlink.add_route(_route(after, route), behind=route.dst in others - led)
+        for route in before.routes if before is not None else ():  # last, so that there is always one
+            if route not in after.routes:
+                netlink.delete_route(_route(after, route))
     return led
 
 

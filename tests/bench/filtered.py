@@ -1,7 +1,7 @@
 """`python3 -m tests.bench.filtered [ROUNDS [PODS...]] [--program]`: what the filter costs a pod that floods the LAN.
 
-Packets a second that come to the NIC of a host of the LAN, with the rules as they are and without the table, in turns of
-one run.  What comes is dropped at the NIC: the host's work is on the same processor, and would hide the filter's part.
+Packets a second that come to the NIC of a host of the LAN, with the filters as they are and without them, in turns
+of one run.  What comes is dropped at the NIC: the host's work is on the same processor, and would hide the filter's part.
 With `--program` a program takes it from a socket, as one would in life.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import signal
 import statistics
 import subprocess
@@ -24,7 +25,6 @@ from tests.lab.machine import CHECKOUT, PYTHON
 COUNTS = (1, 250)
 ROUNDS, SECONDS = 40, 0.25
 TARGET = 0.97
-TABLE = "bridge terwayd"
 
 
 def measured(
@@ -70,21 +70,45 @@ def attach(driver: Driver, names: list[str]) -> None:
 
 def in_turns(lan: Lan, node: Node, rounds: int) -> dict[str, list[float]]:
     assert node.daemon is not None
-    rules = node.run(f"nft list table {TABLE}").stdout
+    settings = [filters(node, on=on) for on in (False, True)]
     rates: dict[str, list[float]] = {"on": [], "off": []}
     node.daemon.process.signal(signal.SIGSTOP)  # it would put back what is taken away
+
+    def have(on: bool) -> None:
+        for tool, script in settings[on].items():
+            node.run([tool, "-batch", "-"], input=script)
+
     try:
         for number in range(2 * rounds):
             on = bool((number + number // 2) % 2)  # off, on, on, off, ...
-            node.run(f"nft delete table {TABLE}", check=False)
-            if on:
-                node.run(["nft", "-f", "-"], input=rules)
+            have(on)
             rates["on" if on else "off"].append(flood(lan, node))
-        node.run(f"nft delete table {TABLE}", check=False)
-        node.run(["nft", "-f", "-"], input=rules)
+        have(True)
     finally:
         node.daemon.process.signal(signal.SIGCONT)
     return rates
+
+
+def filters(node: Node, *, on: bool) -> dict[str, str]:
+    """What `tc -batch` and `bridge -batch` do to have all ports as they are, or as with `antispoof = false`."""
+    filters, stations = "", ""
+    for known in node.status()["pods"]:
+        port, mac = known["host_ifname"], known["mac"]
+        filters += f"qdisc replace dev {port} clsact\n"
+        stations += f"link set dev {port} learning {'off' if on else 'on'}\n"
+        stations += f"fdb replace {mac} dev {port} master {'static sticky' if on else 'dynamic'}\n"
+        if not on:
+            filters += f"qdisc del dev {port} clsact\n"
+            continue
+        for line in node.filter_of(port).splitlines():
+            found = re.search(r"pref (\d+) .*bytecode ('.*')", line)
+            assert found is not None
+            priority, code = found.groups()
+            verdicts = "da" if "direct-action" in line else ""
+            filters += (
+                f"filter replace dev {port} ingress prio {priority} handle 1 bpf {verdicts} bytecode {code}\n"
+            )
+    return {"tc": filters, "bridge": stations}
 
 
 def flood(lan: Lan, node: Node) -> float:

@@ -131,7 +131,7 @@ def test_modules_that_are_forbidden(machine: Emulated, lan: Lan) -> None:
     hardening = "/etc/modprobe.d/hardening.conf"
     machine.write(
         hardening,
-        "install bridge /bin/false\nblacklist veth\n# install nothing\ninstall nf_tables /bin/false\n",
+        "install bridge /bin/false\nblacklist veth\n# install nothing\ninstall nf_tables /bin/false\ninstall cls_bpf /bin/false\n",
     )
     machine.run("systemctl enable --now terwayd")
     told = machine.run("terwayctl status", check=False)
@@ -139,7 +139,8 @@ def test_modules_that_are_forbidden(machine: Emulated, lan: Lan) -> None:
     assert "→ terwayctl doctor kernel" in told.stdout
     found = examine(machine, "kernel")["features"]
     lacking = [
-        f"this kernel lacks {each}, which {hardening} forbids" for each in ("bridge", "veth", "nf_tables")
+        f"this kernel lacks {each}, which {hardening} forbids"
+        for each in ("bridge", "veth", "nf_tables", "cls_bpf")
     ]
     assert found["message"] == "; ".join(lacking)
     follow(machine, found["hint"])

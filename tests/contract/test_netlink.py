@@ -312,11 +312,12 @@ def bridges_and_pods() -> None:
         veth("tw0", "eth0")
         assert "state DOWN" in run("ip", "link", "show", "tw0")
         for _ in range(2):  # the second time it is there
-            netlink.join("tw0", bridge.index, alias="default/web-0")
+            netlink.join("tw0", bridge.index, alias="default/web-0", station="02:00:00:00:00:02")
         host_end = netlink.link("tw0")
         assert host_end is not None
         assert (host_end.mac, host_end.mtu, host_end.master) == ("02:00:00:00:00:01", 1400, bridge.index)
         assert (host_end.up, host_end.alias) == (True, "default/web-0")
+        assert "02:00:00:00:00:02 sticky master mybr0 static" in run("bridge", "fdb", "show", "dev", "tw0")
         inside = run("ip", "-n", "pod", "link", "show", "eth0")
         assert "02:00:00:00:00:02" in inside
         assert "mtu 1400" in inside
@@ -329,6 +330,8 @@ def bridges_and_pods() -> None:
         for _ in range(2):
             netlink.delete_link("tw0")
         assert "eth0" not in run("ip", "-n", "pod", "link")
+        with refused(errno.ENODEV, "there is no interface tw0"):
+            netlink.join("tw0", bridge.index, alias="default/web-0", station="02:00:00:00:00:02")
         netlink.set_link("eth0", master=0)
         for _ in range(2):
             netlink.delete_link("mybr0")

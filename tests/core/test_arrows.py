@@ -20,7 +20,7 @@ PURE = [
     *("terwayd.metrics", "terwayd.health", "terwayd.dhcp.survey", "terwayd.doctor", "terwayd.doctor.checks"),
     *("terwayd.doctor.facts", "terwayd.doctor.firewall", "terwayd.doctor.lan"),
     *("terwayd", "terwayd.codec", "terwayd.config", "terwayd.errors", "terwayd.events", "terwayd.model"),
-    "terwayd.keys",
+    *("terwayd.bpf", "terwayd.keys"),
     *(
         "terwayd.cni",
         "terwayd.cni.asked",
@@ -54,6 +54,7 @@ PURE = [
         "terwayd.pods.cached",
         "terwayd.pods.routes",
         "terwayd.pods.ruleset",
+        "terwayd.pods.sending",
         "terwayd.pods.services",
         "terwayd.pods.static",
     ),
@@ -61,8 +62,8 @@ PURE = [
 DOORS = {"pyroute2": "terwayd.kernel.netlink", "systemd": "terwayd.systemd", "rich": "cli.render"}
 # What a package may import of terwayd beside itself: what begins like one of these.
 ALLOWED = {
-    "terwayd.dhcp": ("terwayd.errors",),
-    "terwayd.kernel": ("terwayd.errors", "terwayd.model", "terwayd.dhcp.frame"),
+    "terwayd.dhcp": ("terwayd.errors", "terwayd.bpf"),
+    "terwayd.kernel": ("terwayd.errors", "terwayd.model", "terwayd.bpf", "terwayd.dhcp.frame"),
 }
 # What a package must not import: it stands below these.
 FORBIDDEN = {

@@ -19,6 +19,7 @@ from terwayd.dhcp.packet import REPLY, Message
 from terwayd.dhcp.sender import Bucket
 from terwayd.dhcp.table import State
 from tests.core.dhcp import IP, MAC, NOBODY, OTHER, POD, SERVER, SERVER_MAC, Middle, reply, sent
+from tests.core.judge import judge
 
 STRANGER = bytes.fromhex("02dd00000009")
 
@@ -158,35 +159,6 @@ def test_the_drawn_table_is_the_table() -> None:
     assert (docs / "dhcp-states.md").read_text() == drawing.page(), "run: python3 docs/dhcp_states.py"
 
 
-def run_filter(lines: tuple[tuple[int, int, int, int], ...], data: bytes) -> bool:
-    """Classic BPF, as much of it as the filters use."""
-    at, a, x = 0, 0, 0
-    while True:
-        code, yes, no, k = lines[at]
-        at += 1
-        match code:
-            case 0x28:
-                a = int.from_bytes(data[k : k + 2], "big")
-            case 0x30:
-                a = data[k]
-            case 0x48:
-                a = int.from_bytes(data[x + k : x + k + 2], "big")
-            case 0x50:
-                a = data[x + k]
-            case 0x40:
-                a = int.from_bytes(data[x + k : x + k + 4], "big")
-            case 0xB1:
-                x = (data[k] & 15) * 4
-            case 0x15:
-                at += yes if a == k else no
-            case 0x45:
-                at += yes if a & k else no
-            case 0x06:
-                return bool(k)
-            case _:
-                raise AssertionError(hex(code))
-
-
 def test_the_kernels_filters() -> None:
     def to(port: int, **more: int) -> bytes:
         return frame.build(
@@ -201,9 +173,10 @@ def test_the_kernels_filters() -> None:
 
     arp, fragment = frame.arp_probe(MAC, IP), bytearray(to(68))
     fragment[20] = 0x20
-    for lines, hears_arp in ((frame.FILTER, False), (frame.FILTER_ARP, True)):
-        assert run_filter(lines, to(68))
-        assert not run_filter(lines, to(67))
-        assert not run_filter(lines, bytes(fragment))
-        assert not run_filter(lines, to(68)[:12] + b"\x86\xdd" + bytes(60))
-        assert run_filter(lines, arp) == hears_arp
+    for program, hears_arp in ((frame.FILTER, False), (frame.FILTER_ARP, True)):
+        with judge(program) as passes:
+            assert passes(to(68))
+            assert not passes(to(67))
+            assert not passes(bytes(fragment))
+            assert not passes(to(68)[:12] + b"\x86\xdd" + bytes(60))
+            assert passes(arp) == hears_arp

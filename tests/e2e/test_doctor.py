@@ -405,7 +405,7 @@ def test_the_bundle(lan: Lan, node: Node) -> None:
     assert "default via 192.168.77.1 dev mybr0" in parts["ip-route.txt"]
     assert "terway_up 1" in parts["metrics.prom"]
     assert "[host]" in parts["terway.toml"]
-    assert {"journal.txt", "nft.txt", "bridge-link.txt"} <= parts.keys()
+    assert {"journal.txt", "nft.txt", "tc.txt", "bridge-link.txt"} <= parts.keys()
     assert not any("topsecret" in text for text in parts.values())
     refused = node.terwayctl("doctor", "--bundle", "/nowhere/b", "host", check=False)
     assert (

@@ -94,8 +94,21 @@ def test_the_nic_unplugged_and_back(lan: Lan, node: Node, pod: Pod, seen: bool) 
 def test_the_bridge_deleted_with_pods_attached(lan: Lan, node: Node, pod: Pod) -> None:
     other = node.pod("web-1")
     other.add()
+    assert pod.result is not None
+    port = pod.result["interfaces"][1]["name"]
+
+    def as_port() -> list[str]:
+        return [
+            node.run(f"bridge {what} show dev {port}").stdout.split("master")[1]
+            for what in ("-d link", "fdb")
+        ]
+
+    before = as_port()
+    assert "guard on" in before[0]
+    assert "learning off" in before[0]
     node.ip("link del mybr0")
     assert mended(node, lambda: lan.host.ping(pod.address, timeout=0.1)) < WITHIN + 0.5
+    assert as_port() == before
     assert lan.host.ping(other.address)
     assert lan.host.ping("192.168.77.11")
     assert lan.host.ping("fd77::11")

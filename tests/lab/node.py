@@ -149,9 +149,14 @@ class Node(Machine):
         names = [link["ifname"] for link in self.ip_json("link show type veth")]
         return [name for name in names if re.fullmatch(r"tw[0-9a-f]{12}", name)]
 
+    def filter_of(self, port: str) -> str:
+        """The programs that look at what comes in by a port, as `tc` shows them; "" for none."""
+        told = self.run(f"tc filter show dev {port} ingress", check=False).stdout
+        return "\n".join(line for line in told.splitlines() if "bytecode" in line)
+
     def guarded_ports(self) -> set[str]:
-        """The pods' ports that terwayd's rules of nftables name."""
-        return set(re.findall(r'"(tw[0-9a-f]{12})"', self.run("nft list table bridge terwayd").stdout))
+        """The pods' ports at which both programs stand."""
+        return {port for port in self.veths() if self.filter_of(port).count("bytecode") == 2}
 
     def api(
         self, method: str, parameters: dict[str, Any] | None = None, timeout: float = 60.0

@@ -49,7 +49,12 @@ def check(world: World) -> bool:
         for mac, pod in mine.items():
             _same(f"{pod.name}: address", {str(pod.address)}, {leases[mac]["address"].split("/")[0]})
         _same(f"{node.name}: rows", {pod.container_id for pod in mine.values()}, rows(node))
-        _same(f"{node.name}: ports in the rules", ports, node.guarded_ports())
+        _same(f"{node.name}: ports with filters", ports, node.guarded_ports())
+        for pod in mine.values():
+            if pod.result and str(int(pod.address)) not in node.filter_of(
+                pod.result["interfaces"][1]["name"]
+            ):
+                raise Broken(f"{pod.name}: the filter of its port does not know {pod.address}")
         status = node.status()
         _same(f"{node.name}: state", {"ready"}, {status["state"]})
     served = {lease.mac: str(lease.address) for lease in world.lan.dhcp.leases()}
