@@ -1,4 +1,4 @@
-"""The attributes of netlink messages (netlink(7), libnl's "attributes"): type, length, value."""
+"""Netlink's messages (netlink(7)) and the attributes in them (type, length, value), as bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from typing import Final
 NESTED: Final = 0x8000  # in the type of one that holds others, where a family asks for it
 _TYPE: Final = 0x3FFF
 _HEADER: Final = struct.Struct("=HH")
+_MESSAGE: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
 _NUMBER: Final = struct.Struct("=I")
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    return _MESSAGE.pack(_MESSAGE.size + len(body), kind, flags, sequence, 0) + body
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, sequence number and body of each that one read gave."""
+    while len(data) >= _MESSAGE.size:
+        size, kind, _, sequence, _ = _MESSAGE.unpack_from(data)
+        yield kind, sequence, data[_MESSAGE.size : size]
+        data = data[(size + 3) & ~3 :]
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from terwayd.errors import KernelError
-from terwayd.kernel.attributes import NESTED, attribute, by_type, each, text
+from terwayd.kernel.attributes import NESTED, attribute, by_type, each, message, messages, text
 
 FAMILIES: Final = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 NETLINK_NETFILTER: Final = 12
@@ -32,7 +32,6 @@ _REQUEST, _ACK, _DUMP, _CREATE = 0x1, 0x4, 0x300, 0x400
 _ERROR, _DONE = 2, 3
 _FORWARD, _DROP = 2, 0
 
-_HEADER = struct.Struct("=IHHII")
 _PATIENCE = 20.0  # seconds; somebody else's transaction may have thousands of rules
 _MAX_ELEMENTS = 500  # of one message: an attribute has 64 KiB
 
@@ -128,13 +127,13 @@ class Nftables:
         return found
 
     def _transaction(self, family: str, changes: list[tuple[int, int, bytes]], what: str) -> None:
-        message = self._message(_BEGIN, "", _REQUEST, b"", _NFTABLES)
+        data = self._message(_BEGIN, "", _REQUEST, b"", _NFTABLES)
         begin = self._sequence
         for number, (kind, flags, attributes) in enumerate(changes, 1):
             asked = _ACK if number == len(changes) else 0
-            message += self._message(kind | _NFTABLES << 8, family, _REQUEST | asked | flags, attributes)
+            data += self._message(kind | _NFTABLES << 8, family, _REQUEST | asked | flags, attributes)
         last = self._sequence
-        self._socket.send(message + self._message(_END, "", _REQUEST, b"", _NFTABLES))
+        self._socket.send(data + self._message(_END, "", _REQUEST, b"", _NFTABLES))
         refused = 0
         while True:
             for kind, sequence, payload in self._receive():
@@ -164,19 +163,15 @@ class Nftables:
 
     def _message(self, kind: int, family: str, flags: int, attributes: bytes, resource: int = 0) -> bytes:
         self._sequence += 1
-        size = _HEADER.size + 4 + len(attributes)
-        header = _HEADER.pack(size, kind, flags, self._sequence, 0)
-        return header + struct.pack("!BBH", FAMILIES.get(family, 0), 0, resource) + attributes
+        head = struct.pack("!BBH", FAMILIES.get(family, 0), 0, resource)
+        return message(kind, flags, self._sequence, head + attributes)
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         try:
             data = self._socket.recv(1 << 18)
         except OSError as error:
             raise KernelError(f"nftables does not answer: {error}", error.errno or errno.ETIMEDOUT) from None
-        while len(data) >= _HEADER.size:
-            size, kind, _, sequence, _ = _HEADER.unpack_from(data)
-            yield kind, sequence, data[_HEADER.size : size]
-            data = data[(size + 3) & ~3 :]
+        return messages(data)
 
 
 def _errno(payload: bytes) -> int:

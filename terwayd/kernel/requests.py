@@ -1,7 +1,7 @@
 """rtnetlink requests as bytes, several in one call to the kernel: for what is done to every pod.
 
 Netlink is the general way, but encoding and decoding cost it more than the kernel takes for the work.
-This knows the few attributes that a pod's interface needs, and of the answers only the errors.
+This knows the few attributes that a pod's interface needs; of the answers it hands on the errors, and dumps as they are.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, Self
 
 from terwayd.errors import KernelError
-from terwayd.kernel.attributes import attribute, number, text
+from terwayd.kernel.attributes import attribute, message, messages, number, text
 
 # From linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h and veth.h; the socket module does not have them.
 _REQUEST, _ACK, _APPEND = 0x1, 0x4, 0x800
@@ -32,7 +33,6 @@ _NDA_LLADDR, _NUD_NOARP, _NTF_MASTER, _NTF_STICKY = 2, 0x40, 0x04, 0x40
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _TABLE_MAIN, _PROTO_BOOT, _UNICAST, _SCOPE_LINK, _ONLINK = 254, 3, 1, 253, 4
-_HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
 
@@ -163,8 +163,7 @@ class Requests:
         data = bytearray()
         for sequence, request in enumerate(requests, first):
             flags = _REQUEST | request.flags | (_ACK if sequence == self._number else 0)
-            data += _HEADER.pack(_HEADER.size + len(request.body), request.kind, flags, sequence, 0)
-            data += request.body
+            data += message(request.kind, flags, sequence, request.body)
         self._socket.send(data)
         refused: KernelError | None = None
         for sequence, error in self._answers():
@@ -177,22 +176,14 @@ class Requests:
     def dump(self, request: Request) -> list[bytes]:
         """What the kernel tells of all that is asked for, each behind its header; none for an errno that is fine."""
         self._number += 1
-        size = _HEADER.size + len(request.body)
-        self._socket.send(
-            _HEADER.pack(size, request.kind, _REQUEST | request.flags, self._number, 0) + request.body
-        )
+        self._socket.send(message(request.kind, _REQUEST | request.flags, self._number, request.body))
         found: list[bytes] = []
         while True:
-            answer = self._socket.recv(65536)
-            at = 0
-            while at < len(answer):
-                size, kind, _, sequence, _ = _HEADER.unpack_from(answer, at)
-                body = answer[at + _HEADER.size : at + size]
-                at += size + 3 & ~3
+            for kind, sequence, body in messages(self._socket.recv(65536)):
                 if sequence != self._number:
                     continue
                 if kind in {_ERROR, _DONE}:
-                    error = -struct.unpack_from("=i", body)[0]
+                    error = _errno(body)
                     if error and error not in request.fine:
                         raise KernelError(f"{request.what}: {os.strerror(error)}", error)
                     return found
@@ -201,15 +192,15 @@ class Requests:
     def _answers(self) -> Iterable[tuple[int, int]]:
         """Number and errno of each answer, up to the last request's."""
         while True:
-            answer = self._socket.recv(65536)
-            at = 0
-            while at < len(answer):
-                size, kind, _, sequence, _ = _HEADER.unpack_from(answer, at)
+            for kind, sequence, body in messages(self._socket.recv(65536)):
                 if kind == _ERROR:
-                    yield sequence, -struct.unpack_from("=i", answer, at + _HEADER.size)[0]
+                    yield sequence, _errno(body)
                     if sequence == self._number:
                         return
-                at += size + 3 & ~3
+
+
+def _errno(body: bytes) -> int:
+    return -int.from_bytes(body[:4], sys.byteorder, signed=True)
 
 
 def _mac(value: str) -> bytes:

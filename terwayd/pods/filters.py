@@ -20,9 +20,8 @@ class Filters:
 
     def __init__(self) -> None:
         self._control = TrafficControl()
-        self._held: dict[
-            str, tuple[int, dict[int, bytes]]
-        ] = {}  # by the port's name: its index, its programs
+        # By the port's name: its index, its programs.
+        self._held: dict[str, tuple[int, dict[int, bytes]]] = {}
         self._refused: dict[str, KernelError] = {}
 
     @property

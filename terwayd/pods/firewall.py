@@ -158,7 +158,7 @@ class Firewall:
         index = 0
         with contextlib.suppress(OSError):
             index = socket.if_nametoindex(port.name)
-        return replace(port, index=index, guarded=port.guarded and self._antispoof)
+        return replace(port, index=index)
 
     def _change(self, before: set[bytes], ports: list[Port]) -> None:
         self._filters.hold(ports)

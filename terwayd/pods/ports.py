@@ -56,7 +56,12 @@ class Ports:
         """What a pod that has `addresses` may send."""
         ipv6 = self.config.pods.ipv6 == "slaac"
         return Port(
-            known.host_ifname, known.mac, known.container_id, addresses, ipv6=ipv6, guarded=known.antispoof
+            known.host_ifname,
+            known.mac,
+            known.container_id,
+            addresses,
+            ipv6=ipv6,
+            guarded=self._guarded(known),
         )
 
     def admit(self, known: Attachment, *addresses: IPv4Address) -> None:
@@ -75,9 +80,11 @@ class Ports:
 
     def rejoin(self, netlink: Netlink, known: Attachment) -> None:
         """The same for one that was admitted before: the bridge may be another one now."""
-        guarded = known.antispoof and self.config.pods.antispoof
-        bridge = self.lan.bridge.index
-        veth.join(netlink, known, bridge, hairpin=self._firewall.services, guarded=guarded)
+        bridge, hairpin = self.lan.bridge.index, self._firewall.services
+        veth.join(netlink, known, bridge, hairpin=hairpin, guarded=self._guarded(known))
+
+    def _guarded(self, known: Attachment) -> bool:
+        return known.antispoof and self.config.pods.antispoof
 
     def configure(
         self, netlink: Netlink, known: Attachment, opened: veth.Opened, inside: veth.Inside

@@ -91,24 +91,24 @@ def in_turns(lan: Lan, node: Node, rounds: int) -> dict[str, list[float]]:
 
 def filters(node: Node, *, on: bool) -> dict[str, str]:
     """What `tc -batch` and `bridge -batch` do to have all ports as they are, or as with `antispoof = false`."""
-    filters, stations = "", ""
+    programs, stations = "", ""
     for known in node.status()["pods"]:
         port, mac = known["host_ifname"], known["mac"]
-        filters += f"qdisc replace dev {port} clsact\n"
+        programs += f"qdisc replace dev {port} clsact\n"
         stations += f"link set dev {port} learning {'off' if on else 'on'}\n"
         stations += f"fdb replace {mac} dev {port} master {'static sticky' if on else 'dynamic'}\n"
         if not on:
-            filters += f"qdisc del dev {port} clsact\n"
+            programs += f"qdisc del dev {port} clsact\n"
             continue
         for line in node.filter_of(port).splitlines():
             found = re.search(r"pref (\d+) .*bytecode ('.*')", line)
             assert found is not None
             priority, code = found.groups()
             verdicts = "da" if "direct-action" in line else ""
-            filters += (
+            programs += (
                 f"filter replace dev {port} ingress prio {priority} handle 1 bpf {verdicts} bytecode {code}\n"
             )
-    return {"tc": filters, "bridge": stations}
+    return {"tc": programs, "bridge": stations}
 
 
 def flood(lan: Lan, node: Node) -> float:

@@ -73,9 +73,7 @@ def heard(lan: Lan, pod: Pod, names: list[str]) -> set[str]:
 
 def dropped(node: Node, pod: Pod) -> int:
     """How many frames of the pod its port's filter has dropped."""
-    assert pod.result is not None
-    port = pod.result["interfaces"][1]["name"]
-    queues = json.loads(node.run(f"tc -s -j qdisc show dev {port}").stdout)
+    queues = json.loads(node.run(f"tc -s -j qdisc show dev {pod.port}").stdout)
     return int(next(each["drops"] for each in queues if each["kind"] == "clsact"))
 
 
@@ -116,7 +114,7 @@ def test_nobody_may_take_the_filter_away(lan: Lan, node: Node, held: Pod, free: 
     _, attacks = known(lan, held)
     some = attacks[:8]
 
-    port = next(pod["host_ifname"] for pod in node.status()["pods"] if pod["name"] == "held")
+    port = held.port
     before = node.filter_of(port)
     assert before
     for command in (
@@ -153,8 +151,7 @@ def test_a_pods_mac_from_elsewhere_leads_nobody_astray(lan: Lan, node: Node, hel
 def test_a_filter_that_the_kernel_refuses_is_told_and_put_when_it_can_be(node: Node) -> None:
     pod = node.pod("web-0")
     pod.add()
-    assert pod.result is not None
-    port = pod.result["interfaces"][1]["name"]
+    port = pod.port
     before = node.filter_of(port)
     node.run(
         ["tc", "-batch", "-"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.lab import Lan, Node, Pod, eventually
+from tests.lab import Lan, Node, eventually
 
 PODS = 20
 
@@ -52,7 +52,7 @@ def test_a_lease_whose_pod_went_while_nobody_watched_is_given_back(lan: Lan) -> 
     daemon.kill9()
     gone.remove()
     eventually(
-        lambda: {"twdhcp", "twdhcp0"} == {name for name in links(node) if name[:2] == "tw"} - {port(stays)}
+        lambda: {"twdhcp", "twdhcp0"} == {name for name in links(node) if name[:2] == "tw"} - {stays.port}
     )
 
     node.start_daemon().wait_ready()
@@ -63,9 +63,3 @@ def test_a_lease_whose_pod_went_while_nobody_watched_is_given_back(lan: Lan) -> 
 
 def links(node: Node) -> set[str]:
     return {str(link["ifname"]) for link in node.ip_json("link")}
-
-
-def port(pod: Pod) -> str:
-    """The host's end of the pod's interface."""
-    assert pod.result is not None
-    return str(pod.result["interfaces"][1]["name"])

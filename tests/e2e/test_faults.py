@@ -238,7 +238,7 @@ def test_an_interface_that_cannot_be_taken_out(lan: Lan, node: Node, pod: Pod) -
     with ThreadPoolExecutor(1) as pool:
         adding = pool.submit(attempt, cut)
         eventually(lambda: "eth0" in cut.run("ip -br link").stdout, 3, "the ADD has begun")
-        name = next(iter(ports(node) - {port_of(node, pod)}))
+        name = next(iter(set(node.veths()) - {pod.port}))
         node.daemon.kill9()
         assert adding.result(20) is not None
     lan.dhcp.start()
@@ -247,13 +247,3 @@ def test_an_interface_that_cannot_be_taken_out(lan: Lan, node: Node, pod: Pod) -
     assert held(node)["web-0"] == "bound"
     assert f"ip link del {name}: Operation not supported" in node.daemon.log()
     comes_and_goes(lan, node, "late")
-
-
-def ports(node: Node) -> set[str]:
-    """The host's ends of pods' veths."""
-    return {name for link in node.ip_json("link") if (name := link["ifname"]).startswith("tw")} - {"twdhcp"}
-
-
-def port_of(node: Node, pod: Pod) -> str:
-    assert pod.result is not None
-    return str(pod.result["interfaces"][1]["name"])

@@ -94,12 +94,10 @@ def test_the_nic_unplugged_and_back(lan: Lan, node: Node, pod: Pod, seen: bool) 
 def test_the_bridge_deleted_with_pods_attached(lan: Lan, node: Node, pod: Pod) -> None:
     other = node.pod("web-1")
     other.add()
-    assert pod.result is not None
-    port = pod.result["interfaces"][1]["name"]
 
     def as_port() -> list[str]:
         return [
-            node.run(f"bridge {what} show dev {port}").stdout.split("master")[1]
+            node.run(f"bridge {what} show dev {pod.port}").stdout.split("master")[1]
             for what in ("-d link", "fdb")
         ]
 

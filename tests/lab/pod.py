@@ -126,5 +126,11 @@ class Pod(Place):
         raise LabError(f"{self.name} has no IPv4 address on {self.ifname}")
 
     @property
+    def port(self) -> str:
+        """The host's end of its interface, as the result told it."""
+        assert self.result is not None, f"{self.name} is not attached"
+        return str(self.result["interfaces"][1]["name"])
+
+    @property
     def mac(self) -> str:
         return self.mac_of(self.ifname)

@@ -40,7 +40,7 @@ def check(world: World) -> bool:
     live = {slot.pod.mac: slot.pod for slot in world.slots if slot.pod is not None}
     for node in world.nodes:
         mine = {mac: pod for mac, pod in live.items() if pod.node is node}
-        ports = {pod.result["interfaces"][1]["name"] for pod in mine.values() if pod.result}
+        ports = {pod.port for pod in mine.values() if pod.result}
         found = {link["ifname"] for link in node.ip_json("link") if link["ifname"].startswith("tw")}
         _same(f"{node.name}: interfaces", ports | LOCAL, found)
         leases = {lease["mac"]: lease for lease in node.api("Leases")["leases"]}
@@ -51,9 +51,7 @@ def check(world: World) -> bool:
         _same(f"{node.name}: rows", {pod.container_id for pod in mine.values()}, rows(node))
         _same(f"{node.name}: ports with filters", ports, node.guarded_ports())
         for pod in mine.values():
-            if pod.result and str(int(pod.address)) not in node.filter_of(
-                pod.result["interfaces"][1]["name"]
-            ):
+            if pod.result and str(int(pod.address)) not in node.filter_of(pod.port):
                 raise Broken(f"{pod.name}: the filter of its port does not know {pod.address}")
         status = node.status()
         _same(f"{node.name}: state", {"ready"}, {status["state"]})
