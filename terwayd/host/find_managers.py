@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,30 +14,33 @@ from terwayd.host.managers import Client, Found
 from terwayd.model import Link
 
 _CLIENTS = {"dhclient": "dhclient", "dhcpcd": "dhcpcd"}
+_NETWORK = ("/etc/systemd/network", "/run/systemd/network", "/usr/lib/systemd/network")
 _RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
 
 
 def find(nic: Link) -> Found:
     """What is known of the managers of `nic`; nothing found is an empty Found."""
     link = settings(read(f"/run/systemd/netif/links/{nic.index}"))
-    networkd = _runs("systemd-networkd")
-    configures = networkd and link.get("ADMIN_STATE") in {"configured", "configuring", "pending"}
+    networkd = _pid("systemd-networkd")
+    configures = networkd != 0 and link.get("ADMIN_STATE") in {"configured", "configuring", "pending"}
     note = f"/run/NetworkManager/devices/{nic.index}"
     device = read(note)
-    nm = settings(device).get("managed") == "true" and _runs("NetworkManager")
+    nm = _pid("NetworkManager") != 0
+    nm_configures = nm and settings(device).get("managed") == "true"
     clients = tuple(_clients(nic.name))
     leased: Leased | None = None
     if configures:
         leased = lease.of_networkd(read(f"/run/systemd/netif/leases/{nic.index}"))
-    if nm and leased is None:
+    if nm_configures and leased is None:
         leased = lease.of_network_manager(device)
     if clients and leased is None:
         leased = _of(clients[0], nic)
-    waits = configures and link["ADMIN_STATE"] != "configured" and _runs("systemd-networkd-wait-online")
+    waits = configures and link["ADMIN_STATE"] != "configured" and _pid("systemd-networkd-wait-online") != 0
     return Found(
-        networkd=networkd,
+        networkd=networkd != 0,
+        networkd_stale=configures and _stale(link.get("NETWORK_FILE", ""), networkd),
         nm=nm,
-        userspace_ra=configures or nm,
+        userspace_ra=configures or nm_configures,
         ifupdown=read(f"/run/network/ifstate.{nic.name}").strip().startswith(nic.name),
         clients=clients,
         lease=leased,
@@ -43,7 +48,7 @@ def find(nic: Link) -> Found:
         domains=_resolved("domain", nic.name),
         systemd=Path("/run/systemd/system").is_dir(),
         resolved=_RESOLVED.exists(),
-        nm_note=(note, device),
+        nm_note=(note, device) if nm_configures else ("", ""),
         # It waits for a NIC to become configured, and would wait in vain for one that was taken away.
         busy="systemd-networkd" if waits else "",
     )
@@ -93,8 +98,24 @@ def _parent(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("PPid:")), 0)
 
 
-def _runs(name: str) -> bool:
-    return any(words[0].rpartition("/")[2] == name for _, words in processes())
+def _pid(name: str) -> int:
+    """The process of that program, 0 where there is none."""
+    return next((pid for pid, words in processes() if words[0].rpartition("/")[2] == name), 0)
+
+
+def _stale(file: str, pid: int) -> bool:
+    """Whether the .network file, or what is dropped in to it, has changed since systemd-networkd started.
+
+    netplan's generator writes it anew, with the same words, whenever systemd reads its units again.
+    """
+    words = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if not words:
+        return True  # it has just ended
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    started = booted + int(words[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): starttime
+    added = [Path(place, Path(file).name + ".d") for place in _NETWORK]
+    added += [path for directory in added if directory.is_dir() for path in directory.iterdir()]
+    return any(path.stat().st_ctime > started for path in (Path(file), *added) if path.exists())
 
 
 def _of(client: Client, nic: Link) -> Leased | None:

@@ -1,10 +1,10 @@
 """Who manages the NIC, and what has to be done so that it leaves NIC, bridge and pods alone.
 
 Pure: from facts (find_managers looks for them) to steps.  A DHCP client is ended first, in a way that
-leaves everything as it is.  Files are written before anything else is done and take effect only when
-their manager is told, which is after the addresses have moved: a manager that lets go of a NIC takes
-from it what it gave.  On the way back it is told last, when the NIC has everything again.  All files
-lie below /run: after a reboot nothing of them is left.
+leaves everything as it is.  The interfaces that are to come are named to every manager that runs before
+they are made: it would lease an address for a new one.  Of the NIC it is told after the addresses have
+moved, since a manager that lets go of a NIC takes from it what it gave; on the way back last, when the
+NIC has everything again.  All files lie below /run: after a reboot nothing of them is left.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from terwayd.host.steps import Step
 _PODS = "tw*"  # the host's ends of the pods' interfaces
 
 NETWORKD_FILE = "/run/systemd/network/00-terwayd.network"
+NETWORKD_NIC_FILE = "/run/systemd/network/00-terwayd-nic.network"
 NM_FILE = "/run/NetworkManager/conf.d/90-terwayd.conf"
+NM_NIC_FILE = "/run/NetworkManager/conf.d/90-terwayd-nic.conf"
 IFUPDOWN_FILE = "/run/systemd/system/networking.service.d/terwayd.conf"
+_NETWORKD_RELOAD = ("networkctl", "reload")
+_NM_RELOAD = ("nmcli", "general", "reload", "conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,17 @@ class Client:
 class Found:
     """What was found of managers.
 
-    `networkd` is whether it runs: it may want the bridge even where the NIC is not its own.  `nm` and
-    `ifupdown` are whether they have configured the NIC, `userspace_ra` whether the manager listens to IPv6
-    routers itself, `dns` and `domains` are what systemd-resolved has for the NIC.  `nm_note` is the file in
-    which NetworkManager keeps what it has configured, with its text; `busy` says who has not finished with
-    the NIC yet, "" when nobody.
+    `networkd` and `nm` are whether they run: they may want the bridge and the pods' interfaces even where
+    the NIC is not their own.  `nm_note` is the file in which NetworkManager keeps what it has configured of
+    the NIC, with its text, empty where it has not.  `networkd_stale` is whether networkd's files of the NIC
+    have changed since it read them: told to read them, it configures the NIC anew, and for a moment the NIC
+    has no address.  `ifupdown` is whether it has configured the NIC,
+    `userspace_ra` whether the manager listens to IPv6 routers itself, `dns` and `domains` are what
+    systemd-resolved has for the NIC.  `busy` says who has not finished with the NIC yet, "" when nobody.
     """
 
     networkd: bool = False
+    networkd_stale: bool = False
     nm: bool = False
     ifupdown: bool = False
     userspace_ra: bool = False
@@ -76,24 +83,14 @@ def hold(found: Found, nic: str, bridge: str, dns: tuple[str, ...] = ()) -> Held
     ]
     late: list[Step] = []
     if found.networkd:
-        early.append(commands.WriteFile(NETWORKD_FILE, _networkd(nic, bridge)))
-        reload = ("networkctl", "reload")
-        late.append(commands.Run(reload, back=reload))
+        early.append(commands.WriteFile(NETWORKD_FILE, _networkd(bridge, _PODS)))
+        early += [] if found.networkd_stale else [commands.Run(_NETWORKD_RELOAD)]
+        late += [commands.WriteFile(NETWORKD_NIC_FILE, _networkd(nic)), _again(_NETWORKD_RELOAD)]
     if found.nm:
-        # A reload would take the NIC down as NetworkManager lets go of it.  One that is started anew finds
-        # that it is not to touch it, and later, by its own note of the NIC, that it had configured it.
-        early.append(commands.WriteFile(NM_FILE, _network_manager(nic, bridge)))
-        late += [
-            _systemctl(
-                "reset-failed", "NetworkManager"
-            ),  # systemd starts it five times in ten seconds, no more
-            _systemctl("stop", "NetworkManager"),
-            commands.RemoveFile(*found.nm_note),
-            _systemctl("start", "NetworkManager"),
-        ]
+        early += [commands.WriteFile(NM_FILE, _network_manager(bridge, _PODS)), commands.Run(_NM_RELOAD)]
+        late += _restart(nic, found) if found.nm_note[0] else [_again(_NM_RELOAD)]
     if found.ifupdown and found.systemd:
-        early.append(commands.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)))
-        late.append(_systemctl("daemon-reload"))
+        late += [commands.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)), _systemctl("daemon-reload")]
     if dns and found.resolved:
         late.append(commands.Run(("resolvectl", "dns", bridge, *dns)))
     elif found.dns:
@@ -106,18 +103,36 @@ def hold(found: Found, nic: str, bridge: str, dns: tuple[str, ...] = ()) -> Held
 
 
 def _systemctl(*words: str) -> commands.Run:
+    return _again(("systemctl", *words))
+
+
+def _again(command: tuple[str, ...]) -> commands.Run:
     """What is the same on the way there and back."""
-    return commands.Run(("systemctl", *words), back=("systemctl", *words))
+    return commands.Run(command, back=command)
 
 
-def _networkd(nic: str, bridge: str) -> str:
-    return f"[Match]\nName={nic} {bridge} {_PODS}\n\n[Link]\nUnmanaged=yes\n"
+def _restart(nic: str, found: Found) -> list[Step]:
+    """A reload would take the NIC down as NetworkManager lets go of it.
+
+    One that is started anew finds that it is not to touch the NIC, and later, by its own note, that it had
+    configured it.  resolv.conf stays as it is: it would take the NIC's name servers out of it.
+    """
+    return [
+        commands.WriteFile(NM_NIC_FILE, "[main]\ndns=none\n\n" + _network_manager(nic)),
+        # systemd starts it five times in ten seconds, no more
+        _systemctl("reset-failed", "NetworkManager"),
+        _systemctl("stop", "NetworkManager"),
+        commands.RemoveFile(*found.nm_note),
+        _systemctl("start", "NetworkManager"),
+    ]
 
 
-def _network_manager(nic: str, bridge: str) -> str:
-    """resolv.conf stays as it is too: NetworkManager would take the NIC's name servers out of it."""
-    names = ";".join(f"interface-name:{name}" for name in (nic, bridge, _PODS))
-    return f"[main]\ndns=none\n\n[keyfile]\nunmanaged-devices+={names}\n"
+def _networkd(*names: str) -> str:
+    return f"[Match]\nName={' '.join(names)}\n\n[Link]\nUnmanaged=yes\n"
+
+
+def _network_manager(*names: str) -> str:
+    return f"[keyfile]\nunmanaged-devices+={';'.join(f'interface-name:{name}' for name in names)}\n"
 
 
 def _ifupdown(nic: str) -> str:

@@ -65,9 +65,9 @@ Step = (
 def undo(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """The steps that lead back: the inverses, last first.
 
-    What is done from the first manager's command on is undone after all else, first first: a manager may
-    know of the NIC again when that has what it had.
+    What is done from the first manager's command that can be undone on is undone after all else, first
+    first: a manager may know of the NIC again when that has what it had.
     """
-    told = next((n for n, step in enumerate(steps) if isinstance(step, Run)), len(steps))
+    told = next((n for n, step in enumerate(steps) if isinstance(step, Run) and step.back), len(steps))
     back = [step.inverse() for step in (*reversed(steps[:told]), *steps[told:])]
     return tuple(step for step in back if step is not None)

@@ -37,14 +37,14 @@ _PROFILE = "/etc/NetworkManager/system-connections/lan.nmconnection"
 class Manager:
     """How a NIC is managed: the service, what sets it up, and how to see that it is managed again.
 
-    `owned` is a command that succeeds when the manager has the NIC.
+    `owned` is a command that succeeds when the manager has the NIC, `prepared` one that sets up the rest.
     """
 
     service: str
     dhcp: bool
     files: Callable[[Booted], None]
     owned: str
-    off: str = ""
+    prepared: str = ""
 
     def install(self, machine: Booted) -> None:
         """Set up a machine that has not booted yet."""
@@ -54,7 +54,9 @@ class Manager:
         mine = services & {self.service}
         words = [f"systemctl disable {' '.join(sorted(services - mine))} NetworkManager-wait-online"]
         words += [f"systemctl enable {service}" for service in mine]
-        machine.prepare("; ".join([f"({word}) 2>&1 || true" for word in [*words, *filter(None, [self.off])]]))
+        machine.prepare(
+            "; ".join([f"({word}) 2>&1 || true" for word in [*words, *filter(None, [self.prepared])]])
+        )
 
 
 def _ifupdown(method: str) -> Callable[[Booted], None]:
@@ -75,6 +77,10 @@ def _networkd(settings: str) -> Callable[[Booted], None]:
     )
 
 
+def _any_ethernet(machine: Booted) -> None:
+    machine.write("/etc/systemd/network/80-any.network", "[Match]\nType=ether\n\n[Network]\nDHCP=yes\n")
+
+
 def _network_manager(settings: str) -> Callable[[Booted], None]:
     return lambda machine: machine.write(
         _PROFILE, _NM.format(settings.format(address=machine.address)), 0o600
@@ -92,6 +98,9 @@ _CONFIGURED = "networkctl --no-pager list eth0 | grep -E 'configured|configuring
 _CONNECTED = "nmcli -g GENERAL.STATE,GENERAL.CONNECTION device show eth0 | grep -E '^(lan|netplan-eth0)$'"
 MANAGERS = {
     "ifupdown-static": Manager("networking", False, _static, "ifquery --state eth0"),
+    "ifupdown-beside-NetworkManager": Manager(
+        "networking", False, _static, "ifquery --state eth0", "systemctl enable NetworkManager"
+    ),
     "ifupdown-dhclient": Manager(
         "networking", True, _ifupdown("inet dhcp"), "grep -qa '/run/[d]hclient.eth0.pid' /proc/[0-9]*/cmdline"
     ),
@@ -106,6 +115,7 @@ MANAGERS = {
         "systemd-networkd", False, _networkd(f"Address={{address}}/24\nGateway={_GATEWAY}"), _CONFIGURED
     ),
     "networkd-dhcp": Manager("systemd-networkd", True, _networkd("DHCP=yes"), _CONFIGURED),
+    "networkd-any": Manager("systemd-networkd", True, _any_ethernet, _CONFIGURED),
     "NetworkManager-static": Manager(
         "NetworkManager",
         False,

@@ -12,7 +12,17 @@ from terwayd.host import interfaces, moves
 from terwayd.host.commands import RemoveFile, Run, StartClient, StopClient, WriteFile
 from terwayd.host.drift import drift
 from terwayd.host.lease import Leased
-from terwayd.host.managers import IFUPDOWN_FILE, NETWORKD_FILE, NM_FILE, Client, Found, Held, hold
+from terwayd.host.managers import (
+    IFUPDOWN_FILE,
+    NETWORKD_FILE,
+    NETWORKD_NIC_FILE,
+    NM_FILE,
+    NM_NIC_FILE,
+    Client,
+    Found,
+    Held,
+    hold,
+)
 from terwayd.host.plan import Plan, plan, readdressed, way_back
 from terwayd.host.steps import Step, undo
 from terwayd.model import Host
@@ -37,6 +47,19 @@ ALL = Found(
     systemd=True,
     nm_note=("/run/NetworkManager/devices/2", "[device]\nmanaged=true\n"),
 )
+NETWORKD = (
+    rf"printf '[Match]\nName=mybr0 tw*\n\n[Link]\nUnmanaged=yes\n' > {NETWORKD_FILE}",
+    "networkctl reload",
+)
+NETWORKD_NIC = (
+    rf"printf '[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n' > {NETWORKD_NIC_FILE}",
+    "networkctl reload",
+)
+NM_RELOAD = "nmcli general reload conf"
+NM = (
+    r"printf '[keyfile]\nunmanaged-devices+=interface-name:mybr0;interface-name:tw*\n'" f" > {NM_FILE}",
+    NM_RELOAD,
+)
 
 
 def made(found: Found, there: Host = DYNAMIC) -> Plan:
@@ -57,23 +80,32 @@ def test_where_nobody_manages_nothing_is_done() -> None:
     [
         (
             Found(networkd=True),
-            [
-                rf"printf '[Match]\nName=eth0 mybr0 tw*\n\n[Link]\nUnmanaged=yes\n' > {NETWORKD_FILE}",
-                "networkctl reload",
-            ],
-            [f"rm -f {NETWORKD_FILE}", "networkctl reload"],
+            [*NETWORKD, *NETWORKD_NIC],
+            [f"rm -f {NETWORKD_NIC_FILE}", f"rm -f {NETWORKD_FILE}", "networkctl reload"],
+        ),
+        (
+            Found(networkd=True, networkd_stale=True),
+            [NETWORKD[0], *NETWORKD_NIC],
+            [f"rm -f {NETWORKD_NIC_FILE}", f"rm -f {NETWORKD_FILE}", "networkctl reload"],
+        ),
+        (
+            Found(nm=True, systemd=True),
+            [*NM, NM_RELOAD],
+            [f"rm -f {NM_FILE}", NM_RELOAD],
         ),
         (
             replace(ALL, networkd=False, ifupdown=False, clients=()),
             [
-                r"printf '[main]\ndns=none\n\n[keyfile]\nunmanaged-devices+=interface-name:eth0;"
-                rf"interface-name:mybr0;interface-name:tw*\n' > {NM_FILE}",
+                *NM,
+                r"printf '[main]\ndns=none\n\n[keyfile]\nunmanaged-devices+=interface-name:eth0\n'"
+                f" > {NM_NIC_FILE}",
                 "systemctl reset-failed NetworkManager",
                 "systemctl stop NetworkManager",
                 "rm -f /run/NetworkManager/devices/2",
                 "systemctl start NetworkManager",
             ],
             [
+                f"rm -f {NM_NIC_FILE}",
                 f"rm -f {NM_FILE}",
                 "systemctl reset-failed NetworkManager",
                 "systemctl stop NetworkManager",
@@ -104,13 +136,13 @@ def test_where_nobody_manages_nothing_is_done() -> None:
         ),
         (
             Found(networkd=True, dns=("192.0.2.1",), domains=("lan",)),
+            [*NETWORKD, *NETWORKD_NIC, "resolvectl dns mybr0 192.0.2.1", "resolvectl domain mybr0 lan"],
             [
-                rf"printf '[Match]\nName=eth0 mybr0 tw*\n\n[Link]\nUnmanaged=yes\n' > {NETWORKD_FILE}",
+                f"rm -f {NETWORKD_NIC_FILE}",
+                f"rm -f {NETWORKD_FILE}",
                 "networkctl reload",
-                "resolvectl dns mybr0 192.0.2.1",
-                "resolvectl domain mybr0 lan",
+                "systemctl try-restart systemd-resolved",
             ],
-            [f"rm -f {NETWORKD_FILE}", "networkctl reload", "systemctl try-restart systemd-resolved"],
         ),
     ],
 )
@@ -120,22 +152,35 @@ def test_what_holds_a_manager_and_lets_it_go(found: Found, there: list[str], bac
     assert commands(undo((*held.early, *held.late))) == back
 
 
-def test_managers_are_told_when_the_addresses_have_moved() -> None:
+def test_managers_are_told_of_the_nic_when_the_addresses_have_moved() -> None:
     steps = made(ALL).steps
-    told = [n for n, step in enumerate(steps) if isinstance(step, Run | RemoveFile)]
-    written = [n for n, step in enumerate(steps) if isinstance(step, WriteFile)]
+    told = [n for n, step in enumerate(steps) if "eth0" in str(step) and isinstance(step, WriteFile)]
     assert isinstance(steps[0], StopClient)
-    assert written == list(range(1, len(written) + 1))
-    assert told == list(range(len(steps) - len(told), len(steps)))
+    assert len(told) == 3
+    assert set(map(type, steps[told[0] :])) == {WriteFile, Run, RemoveFile}
     assert any(isinstance(step, moves.DelAddress) for step in steps[: told[0]])
+
+
+def test_managers_know_of_new_interfaces_before_they_are_made() -> None:
+    steps = made(ALL).steps
+    made_at = next(n for n, step in enumerate(steps) if isinstance(step, interfaces.AddBridge))
+    assert commands(steps[1:made_at]) == [*NETWORKD, *NM]
 
 
 def test_managers_are_told_last_on_the_way_back() -> None:
     back = way_back(made(ALL), DYNAMIC)
     kinds = [type(step) for step in back]
     told = kinds.index(StartClient)
-    assert set(kinds[told:]) <= {Run, StartClient, WriteFile}
-    assert kinds[:told].count(RemoveFile) == 3
+    assert set(kinds[told:]) <= {Run, StartClient, WriteFile, RemoveFile}
+    words = commands(back)
+    for file, manager in (
+        (NETWORKD_NIC_FILE, "networkctl"),
+        (NM_NIC_FILE, "systemctl start NetworkManager"),
+        (IFUPDOWN_FILE, "systemctl daemon-reload"),
+    ):
+        last = max(n for n, word in enumerate(words) if word.startswith(manager))
+        assert words.index(f"rm -f {file}") < last, f"{manager} is told without the file"
+    assert {f"rm -f {NETWORKD_FILE}", f"rm -f {NM_FILE}"} < set(words[:told])
     assert (
         kinds.index(moves.AddAddress)
         < kinds.index(interfaces.Release)
