@@ -162,10 +162,13 @@ def test_search_lists_that_loop_or_are_cut_off(raw: bytes) -> None:
 def test_a_search_list_of_pointers_only() -> None:
     """A name of 63 labels, and then as many pointers to it as fit."""
     raw = (b"\x01a" * 63 + b"\0") + b"\xc0\x00" * 5000
-    began = time.thread_time()
-    with pytest.raises(ValueError):
-        opt.names(raw)
-    assert time.thread_time() - began < 0.01
+    took = []
+    for _ in range(3):  # the collector's run counts too, and an interrupt
+        began = time.thread_time()
+        with pytest.raises(ValueError):
+            opt.names(raw)
+        took.append(time.thread_time() - began)
+    assert min(took) < 0.01
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 2, 59, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF])
