@@ -18,12 +18,12 @@ PLUGINS = (*PACKAGES, "containernetworking-plugins")
 IFUP = "systemd-run --quiet --wait --unit=ifup-again --property=Type=oneshot --property=KillMode=none ifup --force eth0"
 BREAKING = {
     "NetworkManager-dhcp": (
-        "rm /run/NetworkManager/conf.d/90-terwayd.conf; systemctl reload NetworkManager; nmcli device set eth0 managed yes",
+        "rm /run/NetworkManager/conf.d/90-terwayd*; systemctl reload NetworkManager; nmcli device set eth0 managed yes",
         "NetworkManager configures eth0 too",
         "nmcli ",
     ),
     "networkd-dhcp": (
-        "rm /run/systemd/network/00-terwayd.network; networkctl reload; networkctl reconfigure eth0",
+        "rm /run/systemd/network/00-terwayd*; networkctl reload; networkctl reconfigure eth0",
         "systemd-networkd configures eth0 too",
         "printf ",
     ),
