@@ -62,7 +62,7 @@ def test_add_and_del(lan: Lan, node: Node, version: str) -> None:
     assert (lease.mac, lease.hostname) == (pod.mac, "web-0")
     pod.delete(cni_version=version)
     assert pod.run("ip -br link").stdout.split()[0] == "lo"
-    assert [m.kind for m in lan.dhcp.messages(mac=lease.mac)][-1] == "DHCPRELEASE"
+    eventually(lambda: lan.dhcp.messages(mac=lease.mac)[-1].kind == "DHCPRELEASE", 2.0, "it is heard")
 
 
 def test_what_a_pods_interface_is_like(lan: Lan, node: Node) -> None:
