@@ -55,7 +55,9 @@ def gather(status: Status | None, path: str) -> Facts:
     names = [config.host.bridge, *([uplink.name] if uplink is not None else [])]
     found = find_managers.find(uplink) if uplink is not None else Found()
     filtered, dropping, unread = _firewall(config.host.bridge)
-    managing = ("NetworkManager" if found.nm_note[0] else "systemd-networkd",) if found.userspace_ra else ()
+    managing = (
+        ("NetworkManager" if found.nm_configures else "systemd-networkd",) if found.userspace_ra else ()
+    )
     return Facts(
         config=config,
         host=host,

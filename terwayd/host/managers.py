@@ -41,10 +41,10 @@ class Found:
     `networkd` and `nm` are whether they run: they may want the bridge and the pods' interfaces even where
     the NIC is not their own.  `nm_note` is the file in which NetworkManager keeps what it has configured of
     the NIC, with its text, empty where it has not.  `networkd_stale` is whether networkd's files of the NIC
-    have changed since it read them: told to read them, it configures the NIC anew, and for a moment the NIC
-    has no address.  `ifupdown` is whether it has configured the NIC,
-    `userspace_ra` whether the manager listens to IPv6 routers itself, `dns` and `domains` are what
-    systemd-resolved has for the NIC.  `busy` says who has not finished with the NIC yet, "" when nobody.
+    may have changed since it read them: told to read them, it configures the NIC anew, and for a moment the
+    NIC has no address.  `ifupdown` is whether it has configured the NIC, `userspace_ra` whether the manager
+    listens to IPv6 routers itself, `dns` and `domains` are what systemd-resolved has for the NIC.  `busy`
+    says who has not finished with the NIC yet, "" when nobody.
     """
 
     networkd: bool = False
@@ -60,6 +60,11 @@ class Found:
     nm_note: tuple[str, str] = ("", "")
     busy: str = ""
     resolved: bool = False
+
+    @property
+    def nm_configures(self) -> bool:
+        """Whether the NIC is NetworkManager's own."""
+        return self.nm and self.nm_note[0] != ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def hold(found: Found, nic: str, bridge: str, dns: tuple[str, ...] = ()) -> Held
         late += [commands.WriteFile(NETWORKD_NIC_FILE, _networkd(nic)), _again(_NETWORKD_RELOAD)]
     if found.nm:
         early += [commands.WriteFile(NM_FILE, _network_manager(bridge, _PODS)), commands.Run(_NM_RELOAD)]
-        late += _restart(nic, found) if found.nm_note[0] else [_again(_NM_RELOAD)]
+        late += _restart(nic, found) if found.nm_configures else [_again(_NM_RELOAD)]
     if found.ifupdown and found.systemd:
         late += [commands.WriteFile(IFUPDOWN_FILE, _ifupdown(nic)), _systemctl("daemon-reload")]
     if dns and found.resolved:

@@ -59,6 +59,8 @@ def assert_held(machine: Booted, address: str, *, dhcp: bool) -> None:
     assert machine.ip_json("link show eth0")[0]["master"] == "mybr0"
     assert (address_of(machine, "mybr0"), address_of(machine, "eth0")) == (address, "")
     assert (lifetime_of(machine, "mybr0") < 2**32 - 1) == dhcp
+    ours = "nmcli -g DEVICE,STATE device | grep -E '^(mybr0|tw)' | grep -v unmanaged"
+    assert machine.run(ours, check=False).stdout == "", "NetworkManager leaves what is ours alone"
     assert "mended" not in machine.journal("-u", "terwayd")
 
 
