@@ -66,7 +66,9 @@ class Containerd:
         def runs() -> bool:
             if not process.running:
                 raise AssertionError(f"{command} ended with {process.returncode}: {self.node.read(log)}")
-            return f"{name} " in self.ctr("tasks", "ls").stdout and bool(self.exec(name, "hostname"))
+            tasks = map(str.split, self.ctr("tasks", "ls").stdout.splitlines())
+            # CREATED: ctr attaches it to the network now; a command would run in it already.
+            return any(task[0] == name and task[-1] == "RUNNING" for task in tasks)
 
         eventually(runs, 10.0, f"container {name} runs")
         return process
