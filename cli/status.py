@@ -145,9 +145,21 @@ def _pod_page(found: list[pods.Pod]) -> Page:
         page.line(
             "  interface  ", f"{pod['ifname']} {pod['mac']}, on the host {pods.cell(pod['host_ifname'])}"
         )
+        if pod.get("dropped"):
+            page.item(
+                ["  ", ("dropped", "yellow"), "    "],
+                f"{count(pod['dropped'], 'frame')} of another sender's MAC or IP address, or for DHCP servers and routers to send",
+            )
+            page.line("    → should it send them: ", _unguard(pod))
         page.line("  container  ", str(pod["container_id"]))
         page.line("  network    ", str(pod["network"]))
     return page
+
+
+def _unguard(pod: pods.Pod) -> str:
+    if pod["namespace"]:
+        return 'the annotation terway.io/antispoof: "false"'
+    return f'"antispoof": false in the network {pods.cell(pod["network"])}'
 
 
 def _lease(pod: pods.Pod) -> str:

@@ -107,7 +107,11 @@ class Methods:
         host, drift = await node.observe()
         state = health.condition
         found = findings(node, drift)
-        leases = self._pods()
+        dropped = await node.firewall.dropped()
+        pods = [
+            {**{key: pod[key] for key in POD_KEYS}, "dropped": dropped.get(pod["host_ifname"])}
+            for pod in self._pods()
+        ]
         if state is Condition.READY and any(finding["severity"] == "error" for finding in found):
             state = Condition.DEGRADED
         reason = health.reason or (found[0]["message"] if found else "")
@@ -117,7 +121,7 @@ class Methods:
             "reason": reason,
             "since": int(health.since),
             "host": host_dict(host, node.bridge),
-            "pods": [{key: pod[key] for key in POD_KEYS} for pod in leases],
+            "pods": pods,
             "findings": found,
             "rules": [{"where": where, "what": what} for where, what in node.firewall.rules()],
             "config": node.config.path,

@@ -14,7 +14,7 @@ from terwayd.model import Host
 from terwayd.pods.identity import Attachment
 from terwayd.pods.static import is_static
 
-# What io.terway.Status tells of a pod; io.terway.Leases tells all.
+# What io.terway.Status tells of an attachment and its lease; io.terway.Leases tells all.
 POD_KEYS = [
     "namespace",
     "name",

@@ -17,12 +17,13 @@ from terwayd.kernel.requests import CREATE, DUMP, EXCLUSIVE, REPLACE, Request, R
 GROUP: Final = 0x8  # RTMGRP_TC of linux/rtnetlink.h
 
 # linux/rtnetlink.h, pkt_sched.h and pkt_cls.h
-_NEWQDISC, _NEWTFILTER, _DELTFILTER, _GETTFILTER = 36, 44, 45, 46
+_NEWQDISC, _GETQDISC, _NEWTFILTER, _DELTFILTER, _GETTFILTER = 36, 38, 44, 45, 46
 _MESSAGE: Final = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
 _CLSACT, _CLSACT_HANDLE, _INGRESS = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF2
 _HANDLE: Final = 1
 _ALL: Final = socket.htons(3)  # ETH_P_ALL
 _KIND, _OPTIONS, _OPS_LEN, _OPS, _FLAGS = 1, 2, 4, 5, 8
+_STATS2, _STATS_QUEUE, _QUEUE = 7, 3, struct.Struct("=III")  # struct gnet_stats_queue up to `drops`
 _VERDICTS: Final = 1  # TCA_BPF_FLAG_ACT_DIRECT: what the program returns is what is done
 _NO_HOOK: Final = (errno.EINVAL, errno.ENOENT, errno.ENODEV)
 
@@ -77,6 +78,20 @@ class TrafficControl:
             known = by_type(body[_MESSAGE.size :])
             if known.get(_KIND) == b"bpf\0" and _OPS in (options := by_type(known.get(_OPTIONS, b""))):
                 found[info >> 16] = options[_OPS]
+        return found
+
+    def drops(self) -> dict[int, int]:
+        """How many frames were dropped at each hook of the namespace since it is there, by the interface's index."""
+        found = {}
+        for body in self._requests.dump(
+            Request("tc -s qdisc show", _GETQDISC, DUMP, _MESSAGE.pack(*[0] * 5))
+        ):
+            _, index, *_ = _MESSAGE.unpack_from(body)
+            known = by_type(body[_MESSAGE.size :])
+            if known.get(_KIND) == b"clsact\0" and _STATS_QUEUE in (
+                stats := by_type(known.get(_STATS2, b""))
+            ):
+                *_, found[index] = _QUEUE.unpack_from(stats[_STATS_QUEUE])
         return found
 
 

@@ -56,6 +56,11 @@ class Filters:
             self._put(name, *self._held[name])
         return [name for name in lost if name not in self._refused]
 
+    def dropped(self) -> dict[str, int]:
+        """How many frames of its pod each port with a filter has dropped."""
+        drops = self._control.drops()
+        return {name: drops.get(index, 0) for name, (index, programs) in self._held.items() if programs}
+
     def close(self) -> None:
         self._control.close()
 

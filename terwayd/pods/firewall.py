@@ -80,6 +80,10 @@ class Firewall:
         accepts = f"what comes and leaves by {self._bridge} is accepted where the default is to drop"
         return told + [(place, accepts) for place in self._accepting]
 
+    async def dropped(self) -> dict[str, int]:
+        """How many frames each guarded port has dropped, by its name, since the pod was attached."""
+        return await self._do(self._dropped) or {}
+
     async def up(self, ports: Iterable[Port] = (), *, services: bool) -> None:
         """Have the rules, for these pods besides those that were admitted, and keep them."""
         self._ports |= {port.name: self._found(port) for port in ports}
@@ -229,6 +233,10 @@ class Firewall:
         ]
         self._trouble = tuple(trouble)
         return changed
+
+    def _dropped(self) -> dict[str, int]:
+        with self._alone:
+            return self._filters.dropped()
 
     def _look(self) -> list[str]:
         """What had become different, and is mended now."""

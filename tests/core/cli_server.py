@@ -119,6 +119,7 @@ def pod(name: str = "web-7c9f-x2k", **changes: Any) -> dict[str, Any]:
         "state": "bound",
         "renews_in": 18125,
         "expires_in": 39905,
+        "dropped": 0,
         **changes,
     }
 
@@ -148,7 +149,7 @@ def status(*pods: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def lease(name: str = "web", **changes: Any) -> dict[str, Any]:
     """A lease as Leases reports it, with `changes`."""
     return {
-        **pod(name),
+        **{key: value for key, value in pod(name).items() if key != "dropped"},
         "client_id": "00ff",
         "hostname": "web",
         "dns": ["192.168.1.1", "9.9.9.9"],

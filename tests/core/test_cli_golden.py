@@ -107,6 +107,10 @@ CASES = {
     "status-sick": Case("status", {"Status": SICK}, 4),
     "status-brief": Case("status --brief", {"Status": SICK}, 4, json=False),
     "status-pod": Case("status coredns-abc", {"Status": status(*PODS)}),
+    "status-pod-dropped": Case(
+        "status web",
+        {"Status": status(pod("web", dropped=12), pod("web", namespace="", network="lan", dropped=1))},
+    ),
     "status-down": Case(
         "status", {"Status": status(state="down", reason="no NIC has a default route", host=None)}, 4
     ),

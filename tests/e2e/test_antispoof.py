@@ -72,9 +72,16 @@ def heard(lan: Lan, pod: Pod, names: list[str]) -> set[str]:
 
 
 def dropped(node: Node, pod: Pod) -> int:
-    """How many frames of the pod its port's filter has dropped."""
+    """How many frames of the pod its port's filter has dropped, as tc and terwayd tell."""
     queues = json.loads(node.run(f"tc -s -j qdisc show dev {pod.port}").stdout)
-    return int(next(each["drops"] for each in queues if each["kind"] == "clsact"))
+    drops = int(next(each["drops"] for each in queues if each["kind"] == "clsact"))
+    assert told(node, pod)["dropped"] == drops
+    return drops
+
+
+def told(node: Node, pod: Pod) -> dict[str, Any]:
+    """What terwayd's status says of the pod."""
+    return next(each for each in node.status()["pods"] if each["host_ifname"] == pod.port)
 
 
 def known(lan: Lan, pod: Pod) -> tuple[list[str], list[str]]:
@@ -82,9 +89,11 @@ def known(lan: Lan, pod: Pod) -> tuple[list[str], list[str]]:
     return list(sender.legitimate()), list(sender.attacks())
 
 
-def test_what_is_its_own_a_pod_may_send(lan: Lan, held: Pod) -> None:
+def test_what_is_its_own_a_pod_may_send(lan: Lan, node: Node, held: Pod) -> None:
     legitimate, _ = known(lan, held)
+    before = dropped(node, held)
     assert heard(lan, held, legitimate) == set(legitimate)
+    assert dropped(node, held) == before
 
 
 def test_none_of_the_attacks_reaches_the_lan(lan: Lan, node: Node, held: Pod, free: Pod) -> None:
@@ -92,7 +101,9 @@ def test_none_of_the_attacks_reaches_the_lan(lan: Lan, node: Node, held: Pod, fr
     before = dropped(node, held)
     assert heard(lan, held, attacks) == set()
     assert dropped(node, held) >= before + len(attacks)
+    assert f"dropped    {dropped(node, held)} frames" in node.terwayctl("status", "default/held").stdout
     assert heard(lan, free, attacks) == set(attacks), "with the filter off each is heard"
+    assert told(node, free)["dropped"] is None
     assert "1 pod held to their own MAC" in node.terwayctl("status").stdout
 
 
