@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 from _pytest.terminal import TerminalReporter
+from hypothesis import settings
 
 from tests.lab import Lan
+
+settings.register_profile("lab", deadline=None)  # a stall of this machine is no fault of an example
+settings.load_profile("lab")
 
 
 @pytest.fixture

@@ -228,7 +228,8 @@ class Booted(Place, Files):
         return self.systemctl("show", "--property", name, "--value", unit)
 
     def journal(self, *words: str) -> str:
-        """The journal of this boot."""
+        """The journal of this boot, with what was just logged."""
+        self.run("journalctl --sync", check=False)
         return self.run(
             ["journalctl", "-b", "--no-pager", "-o", "short-monotonic", *words], check=False
         ).stdout

@@ -29,7 +29,7 @@ def package() -> Path:
     for built in (CHECKOUT / "dist").glob("terwayd_*_all.deb"):
         sources = (file for name in SOURCES for file in (CHECKOUT / name, *(CHECKOUT / name).rglob("*")))
         times = (
-            file.stat().st_mtime for file in sources if file.suffix != ".pyc" and file.name != "__pycache__"
+            file.stat().st_mtime for file in sources if file.is_file() and "__pycache__" not in file.parts
         )
         if max(times) < built.stat().st_mtime:
             return built

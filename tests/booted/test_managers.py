@@ -212,7 +212,9 @@ def test_systemd_resolved_asks_over_the_bridge(name: str, installed: Install, la
         eventually(lambda: machine.run("resolvectl dns eth0").stdout.endswith(server), 10, "a name server")
         machine.systemctl("enable", "--now", "terwayd")
         assert machine.run("resolvectl dns mybr0").stdout.endswith(server)
-        assert "Current Scopes: DNS" in machine.run("resolvectl --no-pager status mybr0").stdout
+        eventually(
+            lambda: "Current Scopes: DNS" in machine.run("resolvectl --no-pager status mybr0").stdout, 10
+        )
         machine.run("terwayctl teardown")
         eventually(lambda: machine.run("resolvectl dns eth0").stdout.endswith(server), 10, "a name server")
         eventually(

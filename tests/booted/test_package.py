@@ -25,8 +25,17 @@ PLUGIN = "/opt/cni/bin/cni-terway"
 
 
 def network(place: Place) -> State:
-    """The network of a machine or a pod once duplicate address detection is over."""
-    eventually(lambda: not place.ip_json("-6 addr show tentative"), 5, "all addresses are usable")
+    """The network of a machine or a pod once duplicate address detection is over, and local routes are there."""
+
+    def usable() -> bool:
+        addresses = {
+            info["local"] for link in place.ip_json("-6 addr show") for info in link.get("addr_info", [])
+        }
+        return not place.ip_json("-6 addr show tentative") and addresses <= {
+            route["dst"] for route in place.ip_json("-6 route show table local")
+        }
+
+    eventually(usable, 5, "all addresses are usable")
     return place.state()
 
 

@@ -298,7 +298,7 @@ async def check_restart(server: Server) -> None:
 
 async def check_nobody_answers_and_cancelling(server: Server) -> None:
     async with node() as it:
-        with pytest.raises(DhcpError, match=r"2 DISCOVERs sent in 2 s, no OFFER came back") as caught:
+        with pytest.raises(DhcpError, match=r"\d DISCOVERs sent in \d s, no OFFER came back") as caught:
             await it.engine.acquire("pod", THE_POD, timeout=1.6)
         assert "tcpdump" in caught.value.hint
         assert it.engine.keys() == ()

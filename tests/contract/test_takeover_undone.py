@@ -28,6 +28,7 @@ from tests.contract.hosts import (
     batch,
     build,
     seen,
+    settled,
     started,
 )
 from tests.contract.isolated import GATEWAY, check, ip, run, until, wire
@@ -69,6 +70,7 @@ def taken_down_after_every_prefix(name: str) -> None:
 def rolled_back(prepare: Callable[[], None], words: str) -> None:
     build("noprefixroute")
     prepare()
+    until(settled)
     before = seen()
     takeover, store = started()
     with Netlink() as netlink:

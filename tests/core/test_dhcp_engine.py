@@ -251,7 +251,7 @@ def test_an_address_that_this_node_knows_to_be_taken() -> None:
     async def body(it: World) -> None:
         first = await it.engine.acquire("a", pod(), timeout=1)
         it.wire.answer_to = lambda message, kind: reply(message, kind, ip=first.address.ip)  # type: ignore[method-assign]
-        task = asyncio.create_task(it.engine.acquire("b", pod(2), timeout=0.2))
+        task = asyncio.create_task(it.engine.acquire("b", pod(2), timeout=1))
         await asyncio.sleep(0.05)
         assert it.wire.kinds()[2:] == [Kind.DISCOVER], "another server may have a better one"
         it.at(0.3)
@@ -373,13 +373,13 @@ def test_no_more_discovers_a_second_than_allowed() -> None:
         pods = [Identity(bytes((2, 0, 0, 0, 0, n)), b"%d" % n) for n in range(8)]
         began = time.monotonic()
         leases = asyncio.gather(*(engine.acquire(n, pod, timeout=5) for n, pod in enumerate(pods)))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         assert wire.kinds().count(Kind.DISCOVER) == 5
         await leases
         assert wire.kinds().count(Kind.DISCOVER) == 8, (
             "one that was held is not sent for a client that is done"
         )
-        assert 0.55 <= time.monotonic() - began <= 1.5
+        assert 0.55 <= time.monotonic() - began <= 3
         engine.close()
 
     asyncio.run(body())
@@ -396,8 +396,9 @@ def test_a_discover_that_was_held_is_not_sent_for_a_client_that_has_gone() -> No
         await asyncio.sleep(0)
         assert wire.kinds() == [Kind.DISCOVER] * 5
         engine.forget(5)
-        await asyncio.sleep(0.5)  # both that were held were due after 0.2 and 0.4
-        assert [message.chaddr for message in wire.sent[5:]] == [pod(6).mac]
+        while len(wire.sent) == 5:
+            await asyncio.sleep(0.01)
+        assert wire.sent[5].chaddr == pod(6).mac, "it is due 0.2 s after the one that has gone"
         engine.close()
         await asyncio.gather(*asking, return_exceptions=True)
 

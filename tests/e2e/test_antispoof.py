@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,6 +65,8 @@ def order(lan: Lan, pod: Pod, names: list[str]) -> dict[str, Any]:
 
 def heard(lan: Lan, pod: Pod, names: list[str]) -> set[str]:
     """Which of these frames of the pod the host hears."""
+    state = f"/sys/class/net/{pod.port}/brport/state"
+    eventually(lambda: pod.node.read(state) == "3\n", 5.0, "the bridge has noticed the port's carrier")
     with lan.host.popen([*FRAMES, "hear", "eth0"], stdout=subprocess.PIPE) as hearing:
         assert hearing.stdout is not None
         assert hearing.stdout.readline() == b"hearing\n"
@@ -82,6 +85,11 @@ def dropped(node: Node, pod: Pod) -> int:
 def told(node: Node, pod: Pod) -> dict[str, Any]:
     """What terwayd's status says of the pod."""
     return next(each for each in node.status()["pods"] if each["host_ifname"] == pod.port)
+
+
+def mended(node: Node, port: str, seen: int) -> bool:
+    """Whether the daemon has said so since its log was `seen` characters long."""
+    return f"mended: the filter of {port}" in node.log()[seen:]
 
 
 def known(lan: Lan, pod: Pod) -> tuple[list[str], list[str]]:
@@ -134,9 +142,10 @@ def test_nobody_may_take_the_filter_away(lan: Lan, node: Node, held: Pod, free: 
         f"tc filter del dev {port} ingress prio 2",
         f"tc filter replace dev {port} ingress prio 1 handle 1 bpf bytecode '1,6 0 0 4294967295'",
     ):
+        seen = len(node.log())
         node.run(command)
-        assert node.filter_of(port) != before
-        eventually(lambda: node.filter_of(port) == before, 10.0, f"mended: {command}")
+        eventually(partial(mended, node, port, seen), 10.0, f"mended: {command}")
+        assert node.filter_of(port) == before
         assert heard(lan, held, some) == set()
     node.run("nft flush ruleset")  # as a reload of nftables does: nothing of it stands there
     assert heard(lan, held, some) == set()

@@ -315,6 +315,7 @@ def test_an_interface_that_is_there_already(runtime: Runtime, version: str) -> N
     """ADD: "If an interface of the requested name already exists in the container, the CNI plugin MUST return
     with an error."; also one that another made."""
     runtime.add(version)
+    eventually(lambda: runtime.pod.has_link_local("eth0"), 5.0, "the link is seen to be up")
     before = runtime.inside()
     runtime.call("ADD", version).error(4, version, "eth0")
     assert runtime.inside() == before

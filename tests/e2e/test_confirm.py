@@ -26,19 +26,19 @@ def bridged(node: Node) -> bool:
 
 
 def test_confirmed_it_stays(lan: Lan) -> None:
-    node = on_probation(lan, "3s")
+    node = on_probation(lan, "6s")
     node.terwayctl("confirm")
     assert not node.status()["findings"]
     refused = node.terwayctl("rollback", check=False)
     assert (refused.returncode, "nothing waits for confirmation" in refused.stderr) == (1, True)
     started = time.monotonic()
-    eventually(lambda: time.monotonic() - started > 4, 10, "the time is over")
+    eventually(lambda: time.monotonic() - started > 7, 10, "the time is over")
     assert bridged(node)
 
 
 def test_unconfirmed_it_is_undone_by_the_daemon(lan: Lan) -> None:
-    node = on_probation(lan, "2s")
-    eventually(lambda: node.status()["state"] == "down", 6, "it is undone")
+    node = on_probation(lan, "5s")
+    eventually(lambda: node.status()["state"] == "down", 12, "it is undone")
     assert not bridged(node)
     assert "not confirmed in time" in node.status()["reason"]
     assert lan.host.ping("192.168.77.11")
@@ -52,19 +52,19 @@ def test_rollback_undoes_it_at_once(lan: Lan) -> None:
 
 
 def test_the_timer_survives_the_daemons_restart(lan: Lan) -> None:
-    node = on_probation(lan, "4s")
+    node = on_probation(lan, "10s")
     assert node.daemon is not None
     node.daemon.kill9()
     node.start_daemon().wait_ready()
     assert bridged(node)
-    eventually(lambda: node.status()["state"] == "down", 8, "it is undone")
+    eventually(lambda: node.status()["state"] == "down", 20, "it is undone")
     assert not bridged(node)
 
 
 def test_the_dead_man_undoes_it_where_no_daemon_is_left(lan: Lan) -> None:
-    node = on_probation(lan, "2s")
+    node = on_probation(lan, "8s")
     assert node.daemon is not None
     node.daemon.kill9()
     assert bridged(node)
-    eventually(lambda: not bridged(node), 20, "it is undone")
+    eventually(lambda: not bridged(node), 30, "it is undone")
     assert lan.host.ping("192.168.77.11")

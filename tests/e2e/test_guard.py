@@ -115,7 +115,7 @@ def test_the_bridge_deleted_with_pods_attached(lan: Lan, node: Node, pod: Pod) -
     mac = late.mac
     assert lan.host.ping(late.address)
     late.delete()
-    assert mac not in {lease.mac for lease in lan.dhcp.leases()}
+    eventually(lambda: mac not in {lease.mac for lease in lan.dhcp.leases()}, 2.0, "the lease is given back")
 
 
 @pytest.mark.parametrize("change", ["address 02:00:00:00:00:07", "mtu 1400"])

@@ -57,7 +57,13 @@ def test_a_third_of_the_frames_is_lost() -> None:
         pods = [node.pod(f"web-{n}") for n in range(10)]
         for pod in pods:
             assert any(comes(pod) for _ in range(8))
-        first = {one["name"]: one for one in node.api("Leases")["leases"]}
+
+        def leased() -> dict[str, dict[str, Any]]:
+            """All of them, at a moment when none is without its lease."""
+            leases = node.api("Leases")["leases"]
+            return {one["name"]: one for one in leases} if all(one["acquired"] for one in leases) else {}
+
+        first = eventually(leased, 20.0, "all have a lease", 0.3)
 
         def renewed() -> bool:
             leases = node.api("Leases")["leases"]
@@ -198,7 +204,7 @@ def test_what_a_server_says_reaches_nothing_unescaped() -> None:
         assert (lease["domain"], lease["search"]) == ("", [])
         assert lease["options"] == {str(code): hostile.WORDS.hex() for code in sorted(codes, key=codes.index)}
         shown = [node.terwayctl("leases", "show", "web-0").stdout, node.terwayctl("leases", "--json").stdout]
-        eventually(lambda: "lease-lost" in findings(node), 8.0, "the renewal is refused", 0.05)
+        eventually(lambda: "lease-lost" in findings(node), 12.0, "the renewal is refused", 0.05)
         shown += [node.terwayctl("status", check=False).stdout, findings(node)["lease-lost"], node.log()]
         shown += [node.terwayctl("status", "--json", check=False).stdout]
         # The words did come through, harmless: as hexadecimal digits, and with ? for what is no letter.

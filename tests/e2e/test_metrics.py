@@ -56,8 +56,8 @@ def test_what_happened_is_counted(lan: Lan, node: Node) -> None:
     assert seen["terway_pods"] == seen['terway_leases{state="bound"}'] == 1
     assert seen['terway_node_state{state="ready"}'] == 1
     assert seen['terway_dhcp_messages_total{direction="sent",type="discover"}'] >= 3
-    assert seen['terway_dhcp_messages_total{direction="received",type="offer"}'] == 1
-    assert seen['terway_dhcp_messages_total{direction="received",type="ack"}'] == 1
+    assert seen['terway_dhcp_messages_total{direction="received",type="offer"}'] >= 1
+    assert seen['terway_dhcp_messages_total{direction="received",type="ack"}'] >= 1
     assert seen["terway_dhcp_acquire_seconds_count"] == seen["terway_dhcp_acquire_failures_total"] == 1
     assert (
         0 < seen["terway_dhcp_acquire_seconds_sum"] <= seen['terway_cni_duration_seconds_sum{command="ADD"}']

@@ -101,10 +101,10 @@ def test_the_range_of_kubeadm(api_server: Lan, embedded: bool) -> None:
     early = node.pod("early")
     early.add()
     assert not routed(early)
-    assert daemon.log().count("no Service range is known") == 1
+    eventually(lambda: daemon.log().count("no Service range is known") == 1, 5.0, "it is told")
     node.path("/run/kubelet.pem").write_bytes(lan.host.path("/run/pki/kubelet.pem").read_bytes())
     node.write("/etc/kubernetes/kubelet.conf", kubeconfig(lan, embedded=embedded))
-    eventually(lambda: routed(early), 1.5, "the early pod has its route")
+    eventually(lambda: routed(early), 5.0, "the early pod has its route")
     late = node.pod("late")
     late.add()
     assert routed(late)
@@ -138,7 +138,7 @@ def test_a_node_that_becomes_a_control_plane(lan: Lan) -> None:
     pod.add()
     manifest = "spec:\n  containers:\n  - command:\n    - --service-cluster-ip-range=10.96.0.0/12\n"
     node.write("/etc/kubernetes/manifests/kube-apiserver.yaml", manifest)
-    eventually(lambda: routed(pod), 1.5, "the pod has its route")
+    eventually(lambda: routed(pod), 5.0, "the pod has its route")
 
 
 def test_no_add_waits_for_an_api_server(api_server: Lan) -> None:

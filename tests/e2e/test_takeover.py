@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -99,6 +100,7 @@ def test_a_stopped_daemon_leaves_pods_and_host_and_the_next_one_goes_on(lan: Lan
         print(f"restart: {probe.name}: {loss}")
         assert loss.none, loss
     assert node.state() == bridged
+    time.sleep(1.2)  # packets of a start are spread over a second
     assert len(lan.dhcp.messages()) == asked, "a lease that runs needs no packet"
     again = node.api("Leases")["leases"]
     assert [(one["address"], one["client_id"], one["state"]) for one in again] == [

@@ -27,7 +27,7 @@ def reply(asked: bytes, kind: int, server: bytes, more: bytes = b"", **changes: 
     head += changes.get("mac", asked[28:34]) + bytes(10) + bytes(192) + b"\x63\x82\x53\x63"
     options = bytes((53, 1, kind, 54, 4)) + server
     if kind != NAK:  # ten seconds, T1 after two
-        options += struct.pack("!BBIBBIBB4s", 51, 4, 10, 58, 4, 2, 1, 4, b"\xff\xff\xff\0")
+        options += struct.pack("!BBIBBIBB4s", 51, 4, 10, 58, 4, 5, 1, 4, b"\xff\xff\xff\0")
     return head + options + more + b"\xff"
 
 

@@ -69,6 +69,8 @@ class Server:
         eventually(lambda: self.up in self.log()[seen:] or not process.running, 8.0, f"{self.name} is up")
         if not process.running:
             raise LabError(f"{self.name} ended: {self.log()[seen:]}")
+        # udhcpd says that it has started before it listens.
+        eventually(lambda: ":67 " in self.machine.run("ss -Hlun").stdout, 8.0, f"{self.name} listens")
 
     def stop(self) -> None:
         if self._process is not None:

@@ -49,6 +49,11 @@ def at_least(wire: Capture, count: int, kind: str, mac: str, seconds: float) -> 
     )
 
 
+def kinds(wire: Capture, mac: str) -> list[str]:
+    """The kinds of messages in the order of the first of each: a slow answer has some sent again."""
+    return list(dict.fromkeys(one.kind for one in wire.dhcp(mac=mac)))
+
+
 def test_leased_renewed_and_released(bare: Lan, kind: type[Server]) -> None:
     node, server = ready(bare), kind(bare.gateway)
     server.start()
@@ -58,8 +63,10 @@ def test_leased_renewed_and_released(bare: Lan, kind: type[Server]) -> None:
         mac = pod.mac
         assert 100 <= number(pod.address) <= 200
         assert bare.host.ping(pod.address)
+        request, *_ = eventually(
+            lambda: [one for one in wire.dhcp("REQUEST", mac) if int(one.ciaddr)], 9.0, "a renewal", 0.1
+        )
         acks = at_least(wire, 2, "ACK", mac, 9.0)
-        request = wire.dhcp("REQUEST", pod.mac)[-1]
         assert request.ciaddr == request.source == pod.address
         assert request.destination == IPv4Address(bare.gateway_ip)
         assert not request.to_all, "a renewal goes to the server alone"
@@ -71,7 +78,7 @@ def test_leased_renewed_and_released(bare: Lan, kind: type[Server]) -> None:
         (release,) = at_least(wire, 1, "RELEASE", mac, 2.0)
         assert release.ciaddr == release.source == address
         assert release.options[54] == IPv4Address(bare.gateway_ip).packed
-        assert [seen.kind for seen in wire.dhcp(mac=mac)][:4] == ["DISCOVER", "OFFER", "REQUEST", "ACK"]
+        assert kinds(wire, mac) == ["DISCOVER", "OFFER", "REQUEST", "ACK", "RELEASE"]
         assert not wire.dhcp("NAK")
 
 
@@ -88,7 +95,7 @@ def test_rebound_when_the_server_has_another_address(bare: Lan, kind: type[Serve
         eventually(lambda: node.api("Leases")["leases"][0]["server"] == "192.168.77.3", 15.0, "rebound", 0.1)
         requests = wire.dhcp("REQUEST", pod.mac)
         assert any(one.to_all and one.ciaddr == address for one in requests), "a REQUEST to all servers"
-        assert len(wire.dhcp("DISCOVER", pod.mac)) == 1, "without asking for a new lease"
+        assert len({one.xid for one in wire.dhcp("DISCOVER", pod.mac)}) == 1, "without asking for a new lease"
         assert pod.address == address
 
 
@@ -115,7 +122,8 @@ def test_declined_when_somebody_has_the_address(bare: Lan, kind: type[Server]) -
         pod.add()
         probes = [one for one in wire.arp(pod.mac) if not int(one.sender)]
         assert [one.target for one in probes] == [pod.address] * 3
-        assert 0.35 < pod.seconds < 1.5
+        assert probes[2].at - probes[0].at < 1.0
+        assert pod.seconds > 0.35
         taken, mac = pod.address, pod.mac
         pod.delete()
         if kind is Kea:  # it goes round its range; the others give a client what it had
@@ -128,7 +136,7 @@ def test_declined_when_somebody_has_the_address(bare: Lan, kind: type[Server]) -
         assert declined.options[50] == taken.packed
         assert pod.address != taken
         discover = [one for one in wire.dhcp("DISCOVER", mac) if one.at > declined.at]
-        assert discover[0].at - declined.at >= 10.0, "RFC 2131 section 3.1.5"
+        assert discover[0].at - declined.at >= 9.9, "RFC 2131 section 3.1.5"
         assert squatter.ping(pod.address)
 
 
@@ -201,8 +209,8 @@ def test_two_messages_where_the_server_knows_how(bare: Lan, knows: bool) -> None
     pod = node.pod("web-0")
     with Capture(bare.gateway) as wire:
         pod.add()
-        kinds = [seen.kind for seen in wire.dhcp(mac=pod.mac)]
-        assert kinds == (["DISCOVER", "ACK"] if knows else ["DISCOVER", "OFFER", "REQUEST", "ACK"])
+        messages = ["DISCOVER", "ACK"] if knows else ["DISCOVER", "OFFER", "REQUEST", "ACK"]
+        assert kinds(wire, pod.mac) == messages
         assert wire.dhcp("DISCOVER", pod.mac)[0].options[80] == b""
         assert f"{pod.address} " in bare.gateway.read(server.leases)
         (lease,) = node.api("Leases")["leases"]
@@ -284,7 +292,7 @@ def test_fifty_short_leases_without_a_gap(bare: Lan, seconds: int) -> None:
         time.sleep(seconds)  # the thing itself: nothing else tells that time goes by without a gap
         end = wire.frames()[-1][0]
         acks = wire.dhcp("ACK")
-        assert len(wire.dhcp("DISCOVER")) == 50
+        assert len({(one.mac, one.xid) for one in wire.dhcp("DISCOVER")}) == 50
         for mac, address in macs.items():
             times = [one.at for one in acks if one.mac == mac]
             assert {one.yiaddr for one in acks if one.mac == mac} == {address}
@@ -297,7 +305,7 @@ def test_fifty_short_leases_without_a_gap(bare: Lan, seconds: int) -> None:
 def test_asked_for_again_after_a_restart(bare: Lan, kind: type[Server]) -> None:
     """INIT-REBOOT: a lease whose T1 passed while no daemon ran is asked for by its address, and kept."""
     node, server = ready(bare), kind(bare.gateway)
-    server.start()
+    server.start(seconds=20)
     pod = node.pod("web-0")
     pod.add()
     address, mac = pod.address, pod.mac
@@ -305,10 +313,10 @@ def test_asked_for_again_after_a_restart(bare: Lan, kind: type[Server]) -> None:
     assert node.daemon is not None
     node.daemon.kill9()
     over = time.time() + lease["renews_in"]
-    eventually(lambda: time.time() > over + 0.2, 12.0, "T1 is over", 0.1)
+    eventually(lambda: time.time() > over + 0.2, 15.0, "T1 is over", 0.1)
     with Capture(bare.gateway) as wire:
         node.start_daemon().wait_ready()
-        at_least(wire, 1, "ACK", mac, 4.0)
+        at_least(wire, 1, "ACK", mac, 8.0)
         request = wire.dhcp("REQUEST", mac)[0]
         assert (request.to_all, int(request.ciaddr)) == (True, 0)
         assert request.options[50] == address.packed

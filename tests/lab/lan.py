@@ -89,7 +89,7 @@ class Lan:
         dad = "/proc/sys/net/ipv6/conf/eth0/accept_dad"
         machine.run(f"echo 0 >{dad}; ip link set lo up; ip link set eth0 up")
         if "1" not in machine.run("cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6").stdout:
-            eventually(lambda: "fe80::" in machine.run("ip -6 addr show dev eth0 -tentative").stdout, 5.0)
+            eventually(lambda: machine.has_link_local("eth0"), 5.0)
         machine.run(f"echo 1 >{dad}")
 
     def _address(self, machine: Machine, number: int, *, gateway: bool = True, ipv6: bool = True) -> None:

@@ -84,6 +84,10 @@ class Place:
         """Run `ip` commands (without the word `ip`) as one batch."""
         self.run(["ip", "-batch", "-"], input="\n".join(commands) + "\n")
 
+    def has_link_local(self, dev: str) -> bool:
+        """Whether an interface is seen to be up, and has the address that it then makes for itself, ready for use."""
+        return "fe80::" in self.run(f"ip -6 addr show dev {dev} -tentative").stdout
+
     def ip_json(self, arguments: str) -> list[dict[str, Any]]:
         """`ip -j ARGUMENTS`, parsed."""
         output = self.run(["ip", "-j", *shlex.split(arguments)]).stdout
