@@ -61,6 +61,7 @@ def do(netlink: Netlink, step: Step) -> None:
             netlink.set_link(dev, mtu=mtu)
         case interfaces.Enslave(dev, bridge):
             netlink.set_link(dev, master=netlink.index(bridge))
+            netlink.set_port(dev, isolated=1)
         case interfaces.Release(dev, _):
             netlink.set_link(dev, master=0)
         case interfaces.AddPort(bridge):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-_TABLE = "terwayd"
+from terwayd.model import LOCAL_PORT
+
+_TABLE, _KEEP = "terwayd", "terwayd_divert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +107,13 @@ class SetMtu:
 
 @dataclass(frozen=True, slots=True)
 class Enslave:
+    """A port of the bridge, isolated from terwayd's own: what comes from the LAN never goes back to it."""
+
     dev: str
     bridge: str
 
     def __str__(self) -> str:
-        return f"ip link set {self.dev} master {self.bridge}"
+        return f"ip link set {self.dev} master {self.bridge}; bridge link set dev {self.dev} isolated on"
 
     def inverse(self) -> Release:
         return Release(self.dev, self.bridge)
@@ -157,7 +161,8 @@ class Divert:
     """What comes in on the NIC goes to the bridge by terwayd's own port, whose free end is `free`.
 
     While the kernel makes a NIC a port, and while it makes it none, it drops what comes in there.  Where it
-    cannot divert, a packet may be lost in that moment, and that is all.
+    cannot divert, a packet may be lost in that moment, and that is all.  In the moment in which the NIC is a port
+    and not isolated yet, a second table keeps what has come in from leaving by it again.
     """
 
     dev: str
@@ -167,7 +172,10 @@ class Divert:
     @property
     def command(self) -> tuple[str, ...]:
         hook = f"type filter hook ingress device {self.dev} priority -500;"
-        return ("nft", f"table netdev {_TABLE} {{ chain divert {{ {hook} fwd to {self.free}; }}; }}")
+        divert = f"table netdev {_TABLE} {{ chain divert {{ {hook} fwd to {self.free}; }}; }}"
+        back = f"iifname {LOCAL_PORT} oifname {self.dev} drop;"
+        keep = f"table bridge {_KEEP} {{ chain keep {{ type filter hook forward priority -500; {back} }}; }}"
+        return ("nft", f"{divert}; {keep}")
 
     def __str__(self) -> str:
         return shlex.join(self.command)
@@ -184,7 +192,8 @@ class EndDivert:
 
     @property
     def command(self) -> tuple[str, ...]:
-        return ("nft", f"add table netdev {_TABLE}; delete table netdev {_TABLE}")  # gone already is gone
+        tables = (f"netdev {_TABLE}", f"bridge {_KEEP}")
+        return ("nft", "; ".join(f"add table {each}; delete table {each}" for each in tables))  # gone is gone
 
     def __str__(self) -> str:
         return shlex.join(self.command)

@@ -31,9 +31,10 @@ ip addr add 2001:db8::10/64 dev mybr0 noprefixroute nodad
 ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev mybr0 nud stale
 ip neigh replace fe80::1 lladdr 02:00:00:00:00:01 dev mybr0 nud permanent
 ip link set eth0 alias 'terwayd uplink of mybr0'
-nft 'table netdev terwayd {{ chain divert {{ type filter hook ingress device eth0 priority -500; fwd to twdhcp0; }}; }}'
-ip link set eth0 master mybr0
-nft 'add table netdev terwayd; delete table netdev terwayd'
+nft 'table netdev terwayd {{ chain divert {{ type filter hook ingress device eth0 priority -500; fwd to twdhcp0; }}; }}; \
+table bridge terwayd_divert {{ chain keep {{ type filter hook forward priority -500; iifname twdhcp oifname eth0 drop; }}; }}'
+ip link set eth0 master mybr0; bridge link set dev eth0 isolated on
+nft 'add table netdev terwayd; delete table netdev terwayd; add table bridge terwayd_divert; delete table bridge terwayd_divert'
 ip route prepend fe80::/64 dev mybr0 proto kernel metric 256
 ip route prepend 2001:db8::/64 dev mybr0 proto kernel metric 256
 ip route prepend 192.0.2.0/24 dev mybr0 proto kernel scope link src 192.0.2.10

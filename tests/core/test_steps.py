@@ -37,7 +37,10 @@ HOPS = (
         (interfaces.DelLink("mybr0"), "ip link del mybr0"),
         (interfaces.SetUp("mybr0"), "ip link set mybr0 up"),
         (interfaces.SetAlias("eth0", "terwayd uplink", ""), "ip link set eth0 alias 'terwayd uplink'"),
-        (interfaces.Enslave("eth0", "mybr0"), "ip link set eth0 master mybr0"),
+        (
+            interfaces.Enslave("eth0", "mybr0"),
+            "ip link set eth0 master mybr0; bridge link set dev eth0 isolated on",
+        ),
         (
             interfaces.AddPort("mybr0", "tw1", "tw2", 1400),
             "ip link add tw1 mtu 1400 type veth peer name tw2 mtu 1400;"
@@ -48,11 +51,14 @@ HOPS = (
         (
             interfaces.Divert("eth0", "mybr0", "tw2"),
             "nft 'table netdev terwayd { chain divert {"
-            " type filter hook ingress device eth0 priority -500; fwd to tw2; }; }'",
+            " type filter hook ingress device eth0 priority -500; fwd to tw2; }; };"
+            " table bridge terwayd_divert { chain keep {"
+            " type filter hook forward priority -500; iifname twdhcp oifname eth0 drop; }; }'",
         ),
         (
             interfaces.EndDivert("eth0", "mybr0", "tw2"),
-            "nft 'add table netdev terwayd; delete table netdev terwayd'",
+            "nft 'add table netdev terwayd; delete table netdev terwayd;"
+            " add table bridge terwayd_divert; delete table bridge terwayd_divert'",
         ),
         (interfaces.Release("eth0", "mybr0"), "ip link set eth0 nomaster"),
         (

@@ -1,26 +1,32 @@
 """Takeover and teardown cut short at every single step: the host is at one end or the other, never between.
 
+And at no moment does it send back what comes from the LAN: switches would think the sender there, and others not reach it.
 The steps are counted by a first run.  One node a step, all of them on one LAN and at once.
 """
 
 from __future__ import annotations
 
 import functools
+import signal
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.lab import Lan, Node, State, eventually
 
-CONFIG = '[host]\nverify_timeout = "1s"\n'
+CONFIG = '[host]\nverify_timeout = "{}"\n'
 PROGRAM = Path(__file__).with_name("interrupted.py")
 SETUP = ["addr add 192.168.77.{} dev eth0", "route add 10.9.0.0/16 via 192.168.77.1 table 100 metric 7"]
 ACTIONS = ("setup", "teardown")
+BROADCAST = "192.168.77.255"
 
 
-def node(lan: Lan, number: int) -> tuple[Node, State]:
-    node = lan.node(f"n{number}", config=CONFIG, setup=SETUP[1:])
+def node(lan: Lan, number: int, verify_timeout: str = "1s") -> tuple[Node, State]:
+    node = lan.node(f"n{number}", config=CONFIG.format(verify_timeout), setup=SETUP[1:])
     return node, node.state()
 
 
@@ -47,16 +53,53 @@ def number(node: Node) -> int:
     return 11 + int(node.name.removeprefix("n"))
 
 
-def each(lan: Lan, action: str, how: str) -> list[tuple[Node, State]]:
+def each(lan: Lan, action: str, how: str, verify_timeout: str = "1s") -> list[tuple[Node, State]]:
     """A node for every step, each cut short at its own."""
     count = steps(lan, action)
     assert count > 20
-    nodes = [node(lan, step) for step in range(1, count + 1)]
+    nodes = [node(lan, step, verify_timeout) for step in range(1, count + 1)]
     with ThreadPoolExecutor(4) as pool:
         ended = list(pool.map(lambda item: run(item[0], action, how, int(item[0].name[1:])), nodes))
     expected = {-9, 137} if how == "kill" else {0, 1}
     assert set(ended) <= expected
     return nodes
+
+
+@contextmanager
+def broadcasting(lan: Lan, milliseconds: int) -> Iterator[Callable[[], list[str]]]:
+    """The host sends broadcasts all the time; which of them came back to it is told after the end."""
+    log = "/var/log/own-frames"
+    words = ["tcpdump", "-Z", "root", "-lnei", "eth0", "-Q", "in", f"ether src {lan.host.mac_of('eth0')}"]
+    hearing = lan.host.spawn(words, log)
+    eventually(lambda: "listening on" in lan.host.read(log), 5.0, "tcpdump listens")
+    sending = lan.host.spawn(
+        ["ping", "-qb", "-i", str(milliseconds / 1000), BROADCAST], "/var/log/broadcasts"
+    )
+    try:
+        yield lambda: [line for line in lan.host.read(log).splitlines() if f"> {BROADCAST}" in line]
+    finally:
+        for process in (sending, hearing):
+            process.signal(signal.SIGTERM)
+            process.wait()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_killed_at_every_step_and_nothing_is_sent_back(lan: Lan, action: str) -> None:
+    with broadcasting(lan, 5) as sent_back:
+        each(lan, action, "kill", verify_timeout="60s")
+        time.sleep(1)  # the thing itself: each stays where it was cut short
+    assert sent_back() == []
+
+
+def test_nothing_is_sent_back_while_it_moves(lan: Lan) -> None:
+    node = lan.node("n1")
+    with broadcasting(lan, 1) as sent_back:
+        daemon = node.start_daemon().wait_ready()
+        for _ in range(5):
+            node.terwayctl("teardown")
+            node.terwayctl("setup", "--yes")
+        daemon.term()
+    assert sent_back() == []
 
 
 @pytest.mark.long
