@@ -235,7 +235,7 @@ def _mtu(facts: Facts) -> Verdict:
     if wrong:
         shown = ", ".join(f"{link.name} {link.mtu}" for link in wrong)
         hint = "; ".join(f"ip link set {link.name} mtu {mtu}" for link in wrong)
-        return error(f"{name} has an MTU of {mtu}, and ports of it have less: {shown}", hint)
+        return error(f"{name} has an MTU of {mtu}, and ports of it another one: {shown}", hint)
     if facts.config.pods.mtu > mtu:
         return error(
             f"pods.mtu is {facts.config.pods.mtu}, and {name} carries {mtu}",

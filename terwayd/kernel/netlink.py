@@ -65,6 +65,7 @@ _RTM_F_CLONED = 0x200
 _NEWER_RTAX = (("RTAX_CC_ALGO", "asciiz"), ("RTAX_FASTOPEN_NO_COOKIE", "uint32"))
 rtmsg.metrics.nla_map += _NEWER_RTAX[max(0, len(rtmsg.metrics.nla_map) - 16) :]
 _DUMPS = 50  # times that a dump is tried which changes cut short
+_MAX_MTU = 65535  # of a bridge
 
 
 class Netlink:
@@ -168,10 +169,15 @@ class Netlink:
     # What is changed.
 
     def add_bridge(self, name: str, mac: str, mtu: int) -> None:
-        """A bridge with its MAC in the creating message; one of that name may be there already."""
+        """A bridge with its MAC in the creating message; one of that name may be there already.
+
+        Its MTU is made another one afterwards: from then on the kernel does not lower it to that of a port.
+        """
         options = {"br_stp_state": 0, "br_forward_delay": 0, "br_mcast_snooping": 0}
+        other = mtu + 1 if mtu < _MAX_MTU else mtu - 1
         with _told(f"ip link add {name} type bridge", errno.EEXIST):
-            self._ipr.link("add", ifname=name, kind="bridge", address=mac, mtu=mtu, **options)
+            self._ipr.link("add", ifname=name, kind="bridge", address=mac, mtu=other, **options)
+        self.set_link(name, mtu=mtu)
 
     def add_veth(
         self,

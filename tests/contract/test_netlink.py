@@ -299,6 +299,13 @@ def bridges_and_pods() -> None:
         assert run("ip", "link", "show", "mybr0").count("02:00:00:00:00:aa") == 1, (
             "a port does not change its MAC"
         )
+        ip(
+            "link add low0 mtu 1300 type veth peer name low1",
+            "link set low0 master mybr0",
+            "link set low0 mtu 1280",
+        )
+        assert " mtu 1400 " in run("ip", "link", "show", "mybr0"), "nor its MTU"
+        ip("link del low0")
 
         def veth(name: str, peer: str) -> None:
             netlink.add_veth(
