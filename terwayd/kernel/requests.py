@@ -135,13 +135,12 @@ class Requests:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self._socket.bind((0, 0))  # not left to the first request, which another thread may send meanwhile
         self._number = 0
 
     @property
     def port_id(self) -> int:
         """What notes about this socket's requests carry: nlmsg_pid of netlink(7)."""
-        if not self._socket.getsockname()[0]:
-            self._socket.bind((0, 0))
         return int(self._socket.getsockname()[0])
 
     def __enter__(self) -> Self:

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +18,7 @@ import pytest
 
 from terwayd.errors import KernelError
 from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.requests import Requests, delete_link
 from terwayd.kernel.sysctl import read_sysctls, write_sysctl
 from terwayd.model import Address, Hop, Neighbour, Route
 from tests.contract.isolated import LAN_MAC, MAC, PLAIN, check, ip, run, sysctl, until, wire
@@ -281,6 +284,25 @@ def neighbours() -> None:
             netlink.add_neighbour(Neighbour("nobody0", IPv4Address("192.0.2.77"), "02:00:00:00:00:07"))
 
 
+def asked_for_its_port_while_it_sends() -> None:
+    """By another thread: the kernel gives a socket that has no port yet one for its first request."""
+    wire()
+    sys.setswitchinterval(1e-6)
+    for _ in range(2000):
+        asking, go = Requests(), threading.Event()
+        thread = threading.Thread(target=send_then, args=(asking, go))
+        thread.start()
+        go.set()
+        assert asking.port_id
+        thread.join()
+        asking.close()
+
+
+def send_then(asking: Requests, go: threading.Event) -> None:
+    go.wait()
+    asking.send(delete_link("nobody0"))
+
+
 def bridges_and_pods() -> None:
     wire()
     run("ip", "netns", "add", "pod")
@@ -370,6 +392,7 @@ def sysctls() -> None:
     [
         *("links", "wireless", "addresses", "routes", "a_route_that_would_not_be_taken_any_more"),
         *("neighbours", "bridges_and_pods", "sysctls", "what_a_path_can_carry_is_no_route"),
+        "asked_for_its_port_while_it_sends",
     ],
 )
 def test_netlink(what: str) -> None:
