@@ -148,7 +148,7 @@ def _pod_page(found: list[pods.Pod]) -> Page:
         if pod.get("dropped"):
             page.item(
                 ["  ", ("dropped", "yellow"), "    "],
-                f"{count(pod['dropped'], 'frame')} of another sender's MAC or IP address, or for DHCP servers and routers to send",
+                f"{count(pod['dropped'], 'frame')}, not its own to send: another MAC, address or protocol, a VLAN tag, DHCP, router advertisements",
             )
             page.line("    → should it send them: ", _unguard(pod))
         page.line("  container  ", str(pod["container_id"]))

@@ -22,6 +22,7 @@ IFA_F_NODAD = 0x02
 IFA_F_PERMANENT = 0x80
 IFA_F_NOPREFIXROUTE = 0x200
 RTNH_F_ONLINK = 4
+_MAX_MTU = 65535  # of a bridge
 LOCAL_PORT, LOCAL_FREE_END = "twdhcp", "twdhcp0"  # the bridge's port for terwayd itself
 
 NFT_TABLE = "terwayd"
@@ -172,3 +173,8 @@ class Host:
                 if gateway is not None and gateway not in gateways:
                     gateways.append(gateway)
         return tuple(gateways)
+
+
+def other_mtu(mtu: int) -> int:
+    """What a bridge that shall have this MTU is made with, so that setting it is a change."""
+    return mtu + 1 if mtu < _MAX_MTU else mtu - 1

@@ -107,7 +107,7 @@ class Methods:
         host, drift = await node.observe()
         state = health.condition
         found = findings(node, drift)
-        dropped = await node.firewall.dropped()
+        dropped = await node.worker.call(lambda _: node.firewall.dropped())
         pods = [
             {**{key: pod[key] for key in POD_KEYS}, "dropped": dropped.get(pod["host_ifname"])}
             for pod in self._pods()

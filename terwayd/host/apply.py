@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from terwayd.errors import HostError, KernelError
@@ -17,11 +19,13 @@ from terwayd.host.find_managers import client_pids
 from terwayd.host.steps import Step
 from terwayd.kernel import local
 from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.nftables import Nftables
 from terwayd.kernel.sysctl import write_sysctl
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 10.0  # seconds that a manager's command may take
+_NO_NFTABLES = {errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}  # of a kernel that has none
 _CARRIER = 1.5  # seconds that the kernel may take to tell the bridge that its port has a carrier
 
 
@@ -66,8 +70,10 @@ def do(netlink: Netlink, step: Step) -> None:
             netlink.set_link(dev, master=0)
         case interfaces.AddPort(bridge):
             local.plug(netlink, bridge)
-        case interfaces.Divert() | interfaces.EndDivert():
+        case interfaces.Divert():
             _divert(netlink, step)
+        case interfaces.EndDivert():
+            _end_divert()
         case interfaces.SetSysctl(key, value):
             write_sysctl(key, value)
         case moves.AddAddress(address):
@@ -97,22 +103,39 @@ def do(netlink: Netlink, step: Step) -> None:
                 _run(command)
 
 
-def _divert(netlink: Netlink, step: interfaces.Divert | interfaces.EndDivert) -> None:
+def _divert(netlink: Netlink, step: interfaces.Divert) -> None:
     """Only where the port leads to the bridge: elsewhere it would swallow what it is given."""
     end = time.monotonic() + _CARRIER
-    while (
-        isinstance(step, interfaces.Divert)
-        and not local.carries(netlink, step.bridge)
-        and time.monotonic() < end
-    ):
+    while not (carries := local.carries(netlink, step.bridge)) and time.monotonic() < end:
         time.sleep(0.01)
-    if isinstance(step, interfaces.Divert) and not local.carries(netlink, step.bridge):
+    if not carries:
         log.info("%s has no way in but %s: a packet may be lost as that moves", step.bridge, step.dev)
         return
     try:
         _run(step.command)
     except HostError as error:
         log.info("a packet may be lost as %s moves: %s", step.dev, error)
+
+
+def _end_divert() -> None:
+    """KernelError when it goes on: once the port is gone, the NIC would be deaf."""
+    try:
+        with closing(Nftables()) as nftables:
+            for family, table in interfaces.DIVERT_TABLES:
+                nftables.delete_table(family, table)
+    except OSError as error:
+        if error.errno not in _NO_NFTABLES:
+            raise KernelError(f"nf_tables: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+    except KernelError as error:
+        if error.errno not in _NO_NFTABLES:
+            raise
+
+
+def diverts() -> bool:
+    """Whether what comes in on the NIC goes past it."""
+    with contextlib.suppress(KernelError, OSError), closing(Nftables()) as nftables:
+        return any(nftables.chains(family, table) for family, table in interfaces.DIVERT_TABLES)
+    return False
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from terwayd.model import LOCAL_PORT
+from terwayd.model import LOCAL_PORT, other_mtu
 
-_TABLE, _KEEP = "terwayd", "terwayd_divert"
+DIVERT_TABLES = (("netdev", "terwayd"), ("bridge", "terwayd_divert"))  # the first one first, to take away
 
 
 @dataclass(frozen=True, slots=True)
 class AddBridge:
-    """A bridge with the NIC's MAC in the creating message, so that nothing rewrites it."""
+    """A bridge with the NIC's MAC in the creating message, so that nothing rewrites it.
+
+    Its MTU is made another one afterwards: from then on the kernel does not lower it to that of a port.
+    """
 
     name: str
     mac: str
@@ -20,8 +23,8 @@ class AddBridge:
 
     def __str__(self) -> str:
         return (
-            f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge"
-            " stp_state 0 forward_delay 0 mcast_snooping 0"
+            f"ip link add {self.name} address {self.mac} mtu {other_mtu(self.mtu)} type bridge"
+            f" stp_state 0 forward_delay 0 mcast_snooping 0; ip link set {self.name} mtu {self.mtu}"
         )
 
     def inverse(self) -> DelLink:
@@ -172,9 +175,10 @@ class Divert:
     @property
     def command(self) -> tuple[str, ...]:
         hook = f"type filter hook ingress device {self.dev} priority -500;"
-        divert = f"table netdev {_TABLE} {{ chain divert {{ {hook} fwd to {self.free}; }}; }}"
+        divert, keep = (f"table {family} {name}" for family, name in DIVERT_TABLES)
+        divert += f" {{ chain divert {{ {hook} fwd to {self.free}; }}; }}"
         back = f"iifname {LOCAL_PORT} oifname {self.dev} drop;"
-        keep = f"table bridge {_KEEP} {{ chain keep {{ type filter hook forward priority -500; {back} }}; }}"
+        keep += f" {{ chain keep {{ type filter hook forward priority -500; {back} }}; }}"
         return ("nft", f"{divert}; {keep}")
 
     def __str__(self) -> str:
@@ -190,13 +194,11 @@ class EndDivert:
     bridge: str
     free: str
 
-    @property
-    def command(self) -> tuple[str, ...]:
-        tables = (f"netdev {_TABLE}", f"bridge {_KEEP}")
-        return ("nft", "; ".join(f"add table {each}; delete table {each}" for each in tables))  # gone is gone
-
     def __str__(self) -> str:
-        return shlex.join(self.command)
+        tables = (
+            f"add table {family} {name}; delete table {family} {name}" for family, name in DIVERT_TABLES
+        )
+        return shlex.join(("nft", "; ".join(tables)))  # gone already is gone
 
     def inverse(self) -> Divert:
         return Divert(self.dev, self.bridge, self.free)

@@ -17,7 +17,7 @@ from terwayd.host import addressing, adopt, dead_man, verify
 from terwayd.host import apply as do
 from terwayd.host.commands import Run, StopClient
 from terwayd.host.drift import Drift, drift
-from terwayd.host.interfaces import Release
+from terwayd.host.interfaces import DIVERT_TABLES, EndDivert, Release
 from terwayd.host.journal import Journal
 from terwayd.host.lease import Leased
 from terwayd.host.moves import AddAddress, AddRoute
@@ -218,7 +218,9 @@ class Takeover:
         link = earlier.link(nic.name)
         assert link is not None
         log.warning("%s is under %s already, and the journal does not know it: adopted", nic.name, bridge)
-        self.journal.stands(plan(earlier, link, bridge))
+        known = plan(earlier, link, bridge)
+        do.apply(netlink, [step for step in known.steps if isinstance(step, EndDivert)])
+        self.journal.stands(known)
 
     def _recover(self, netlink: Netlink) -> None:
         """Lead back from a takeover or teardown that a crash cut short; forget those of earlier boots."""
@@ -238,6 +240,11 @@ class Takeover:
                 hint="terwayctl teardown, when that is mended",
             )
         refused = self._insist(netlink, steps[leaves:])
+        if refused and do.diverts():
+            raise HostError(
+                f"what comes in on {current.uplink} still goes on to {current.bridge}: {refused[0]}",
+                hint=f"nft delete table {' '.join(DIVERT_TABLES[0])}; terwayctl teardown",
+            )
         local.remove(netlink)
         if netlink.link(current.bridge) is not None:
             raise HostError(

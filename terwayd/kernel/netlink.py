@@ -28,6 +28,7 @@ from terwayd.model import (
     Neighbour,
     Route,
     Rule,
+    other_mtu,
 )
 
 sparing("pyroute2")  # before the first import of it
@@ -65,7 +66,6 @@ _RTM_F_CLONED = 0x200
 _NEWER_RTAX = (("RTAX_CC_ALGO", "asciiz"), ("RTAX_FASTOPEN_NO_COOKIE", "uint32"))
 rtmsg.metrics.nla_map += _NEWER_RTAX[max(0, len(rtmsg.metrics.nla_map) - 16) :]
 _DUMPS = 50  # times that a dump is tried which changes cut short
-_MAX_MTU = 65535  # of a bridge
 
 
 class Netlink:
@@ -174,9 +174,8 @@ class Netlink:
         Its MTU is made another one afterwards: from then on the kernel does not lower it to that of a port.
         """
         options = {"br_stp_state": 0, "br_forward_delay": 0, "br_mcast_snooping": 0}
-        other = mtu + 1 if mtu < _MAX_MTU else mtu - 1
         with _told(f"ip link add {name} type bridge", errno.EEXIST):
-            self._ipr.link("add", ifname=name, kind="bridge", address=mac, mtu=other, **options)
+            self._ipr.link("add", ifname=name, kind="bridge", address=mac, mtu=other_mtu(mtu), **options)
         self.set_link(name, mtu=mtu)
 
     def add_veth(

@@ -19,7 +19,7 @@ from typing import Final
 from terwayd.errors import KernelError
 from terwayd.kernel.attributes import NESTED, attribute, by_type, each, message, messages, text
 
-FAMILIES: Final = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
+FAMILIES: Final = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}
 NETLINK_NETFILTER: Final = 12
 GROUP: Final = 1 << 6  # NFNLGRP_NFTABLES
 

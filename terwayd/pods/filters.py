@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from terwayd.errors import KernelError
 from terwayd.kernel.tc import TrafficControl
@@ -56,10 +56,14 @@ class Filters:
             self._put(name, *self._held[name])
         return [name for name in lost if name not in self._refused]
 
-    def dropped(self) -> dict[str, int]:
-        """How many frames of its pod each port with a filter has dropped."""
-        drops = self._control.drops()
-        return {name: drops.get(index, 0) for name, (index, programs) in self._held.items() if programs}
+    def dropped(self, drops: Mapping[int, int]) -> dict[str, int]:
+        """How many frames of its pod each port with a filter has dropped.  In any thread."""
+        held = dict(self._held)
+        return {
+            name: drops.get(index, 0)
+            for name, (index, programs) in held.items()
+            if programs and name not in self._refused
+        }
 
     def close(self) -> None:
         self._control.close()

@@ -31,11 +31,29 @@ def package() -> Path:
         times = (
             file.stat().st_mtime for file in sources if file.is_file() and "__pycache__" not in file.parts
         )
-        if max(times) < built.stat().st_mtime:
+        if max(times) < built.stat().st_mtime and _modules_of(built) == _modules():
             return built
     done = subprocess.run([CHECKOUT / "packaging/build-deb"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return CHECKOUT / done.stdout.split()[-1]
+
+
+def _modules_of(built: Path) -> set[str]:
+    """The modules in a package, by which one that was deleted or renamed is noticed."""
+    listed = subprocess.run(
+        ["dpkg-deb", "--contents", built], capture_output=True, text=True, check=True
+    ).stdout
+    names = [line.partition("/dist-packages/")[2] for line in listed.splitlines()]
+    return {name for name in names if name.endswith(".py")}
+
+
+def _modules() -> set[str]:
+    found = {
+        str(file.relative_to(CHECKOUT))
+        for top in ("terwayd", "cli")
+        for file in (CHECKOUT / top).rglob("*.py")
+    }
+    return {name.replace("cli/", "terwayctl/", 1) if name.startswith("cli/") else name for name in found}
 
 
 @pytest.fixture(scope="session")

@@ -124,6 +124,10 @@ def test_a_virtual_machine_of_esxi(machine: Emulated, lan: Lan) -> None:
     machine.run("terwayctl teardown --force")
     eventually(lambda: before.diff(machine.state()) == [], 10, "the network is as it was")
     assert lan.host.ping(machine.address, count=3)
+    assert "a packet may be lost" not in machine.run("journalctl -u terwayd").stdout, (
+        "the kernel could divert"
+    )
+    assert machine.run("nft list tables").stdout == ""
 
 
 def test_modules_that_are_forbidden(machine: Emulated, lan: Lan) -> None:

@@ -16,11 +16,12 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from terwayd import codec
 from terwayd.clock import epoch
-from terwayd.errors import HostError, Refused, RolledBack, TerwayError
+from terwayd.errors import HostError, KernelError, Refused, RolledBack, TerwayError
 from terwayd.host import apply
 from terwayd.host.moves import DelAddress
 from terwayd.host.plan import Plan
 from terwayd.kernel.netlink import Netlink
+from terwayd.kernel.nftables import Nftables
 from terwayd.store import TakeoverRecord
 from tests.contract.hosts import (
     FOREIGN,
@@ -270,6 +271,47 @@ def cannot_be_given_back() -> None:
         run("ping", "-c1", "-W1", GATEWAY)
 
 
+def goes_on_to_the_bridge() -> None:
+    """What comes in on the NIC cannot be led to it again: tried until it can, or else told, and nothing is thrown away."""
+    before = build("plain")
+    takeover, store = started()
+    with Netlink() as netlink:
+        with refusing_to_delete(tables=1), pytest.raises(RolledBack, match="nft delete table netdev terwayd"):
+            takeover.setup(netlink)
+        assert store.takeover() is None
+        assert_as_before(before)
+        takeover.setup(netlink)
+        with (
+            refusing_to_delete(tables=99),
+            pytest.raises(HostError, match="what comes in on eth0 still goes on to mybr0") as caught,
+        ):
+            takeover.teardown(netlink)
+        assert caught.value.hint == "nft delete table netdev terwayd; terwayctl teardown"
+        assert store.takeover() is not None
+        assert takeover.teardown(netlink).changed
+        assert store.takeover() is None
+    assert run("nft", "list", "tables") == ""
+    assert_as_before(before)
+    run("ping", "-c1", "-W1", GATEWAY)
+
+
+@contextlib.contextmanager
+def refusing_to_delete(tables: int) -> Iterator[None]:
+    """Have the kernel's answer to so many requests to delete a table of nftables be ENOMEM."""
+    real, left = Nftables.delete_table, tables
+
+    def delete_table(self: Nftables, family: str, table: str) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise KernelError(f"nft delete table {family} {table}: Cannot allocate memory", errno.ENOMEM)
+        real(self, family, table)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Nftables, "delete_table", delete_table)
+        yield
+
+
 # The tests.
 
 ME = "tests.contract.test_takeover_undone"
@@ -319,6 +361,7 @@ def test_a_nic_that_must_not_be_taken_is_left_as_it_is(words: str, commands: tup
         "names_it_elsewhere",
         *("refused_in_the_middle", "silent_afterwards", "silent_afterwards_by_ipv6", "silent_before"),
         *("of_an_earlier_boot", "of_another_process", "cannot_be_given_back"),
+        "goes_on_to_the_bridge",
     ],
 )
 def test_what_goes_wrong(name: str) -> None:

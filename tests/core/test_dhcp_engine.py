@@ -396,8 +396,9 @@ def test_a_discover_that_was_held_is_not_sent_for_a_client_that_has_gone() -> No
         await asyncio.sleep(0)
         assert wire.kinds() == [Kind.DISCOVER] * 5
         engine.forget(5)
-        while len(wire.sent) == 5:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while len(wire.sent) == 5:
+                await asyncio.sleep(0.01)
         assert wire.sent[5].chaddr == pod(6).mac, "it is due 0.2 s after the one that has gone"
         engine.close()
         await asyncio.gather(*asking, return_exceptions=True)

@@ -18,7 +18,7 @@ from terwayd.model import Address, Hop, Host, Neighbour, Route
 from tests.core.hosts import ETH0, ETH1, LO, MAC, address, connected, host, route
 
 GOLDEN = f"""
-ip link add mybr0 address {MAC} mtu 1500 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+ip link add mybr0 address {MAC} mtu 1501 type bridge stp_state 0 forward_delay 0 mcast_snooping 0; ip link set mybr0 mtu 1500
 sysctl -w net/ipv4/conf/mybr0/rp_filter=0
 sysctl -w net/ipv6/conf/mybr0/addr_gen_mode=1
 sysctl -w net/ipv6/conf/eth0/addr_gen_mode=1

@@ -31,8 +31,8 @@ HOPS = (
     [
         (
             interfaces.AddBridge("mybr0", "52:54:00:77:00:03", 1400),
-            "ip link add mybr0 address 52:54:00:77:00:03 mtu 1400 type bridge"
-            " stp_state 0 forward_delay 0 mcast_snooping 0",
+            "ip link add mybr0 address 52:54:00:77:00:03 mtu 1401 type bridge"
+            " stp_state 0 forward_delay 0 mcast_snooping 0; ip link set mybr0 mtu 1400",
         ),
         (interfaces.DelLink("mybr0"), "ip link del mybr0"),
         (interfaces.SetUp("mybr0"), "ip link set mybr0 up"),

@@ -180,29 +180,35 @@ def test_a_new_sandbox_may_ask_for_another_address(node: Node, lan: Lan) -> None
 def test_a_static_address_needs_no_server(node: Node, lan: Lan) -> None:
     static = {"static": True, "runtimeConfig": {"ips": ["192.168.77.50"]}}
     lan.dhcp.stop()
-    with Capture(lan.gateway) as wire:
-        pod, other = node.pod("web-0"), node.pod("web-1")
-        result = pod.add(config=static)
-        assert result["ips"] == [
-            {"address": "192.168.77.50/24", "gateway": lan.gateway_ip, "interface": 0}  # the node's own
-        ]
-        assert lan.host.ping("192.168.77.50")
-        assert pod.ping(lan.world)
-        pod.check()
-        for taken in ("192.168.77.50", lan.host_ip, "192.168.77.11"):  # a pod, a host of the LAN, the node
-            with failing(11, f"default/web-1 asks for {taken}, which another station has"):
-                other.add(config={"static": True, "runtimeConfig": {"ips": [taken]}})
-        node.daemon.term()  # type: ignore[union-attr]
-        node.start_daemon().wait_ready()
-        pod.check()
-        [told] = node.status()["pods"]
-        assert (told["address"], told["server"], told["state"]) == ("192.168.77.50/24", None, "bound")
-        assert "192.168.77.50" in node.terwayctl("leases").stdout
-        with pytest.raises(ApiError, match="without DHCP: there is no lease"):
-            node.api("RenewLease", {"container_id": pod.container_id, "ifname": "eth0"})
-        pod.delete()
-        assert wire.dhcp() == [], "a server would hear nothing of it"
-    lan.dhcp.start()
+    try:
+        with Capture(lan.gateway) as wire:
+            pod, other = node.pod("web-0"), node.pod("web-1")
+            result = pod.add(config=static)
+            assert result["ips"] == [
+                {"address": "192.168.77.50/24", "gateway": lan.gateway_ip, "interface": 0}  # the node's own
+            ]
+            assert lan.host.ping("192.168.77.50")
+            assert pod.ping(lan.world)
+            pod.check()
+            for taken in (
+                "192.168.77.50",
+                lan.host_ip,
+                "192.168.77.11",
+            ):  # a pod, a host of the LAN, the node
+                with failing(11, f"default/web-1 asks for {taken}, which another station has"):
+                    other.add(config={"static": True, "runtimeConfig": {"ips": [taken]}})
+            node.daemon.term()  # type: ignore[union-attr]
+            node.start_daemon().wait_ready()
+            pod.check()
+            [told] = node.status()["pods"]
+            assert (told["address"], told["server"], told["state"]) == ("192.168.77.50/24", None, "bound")
+            assert "192.168.77.50" in node.terwayctl("leases").stdout
+            with pytest.raises(ApiError, match="without DHCP: there is no lease"):
+                node.api("RenewLease", {"container_id": pod.container_id, "ifname": "eth0"})
+            pod.delete()
+            assert wire.dhcp() == [], "a server would hear nothing of it"
+    finally:
+        lan.dhcp.start()
     with failing(7, "static: no address is asked for", "ips"):
         other.add(config={"static": True})
 

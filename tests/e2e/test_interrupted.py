@@ -45,6 +45,11 @@ def is_now(node: Node, before: State) -> bool:
     return node.state() == before
 
 
+def has_no_table(node: Node) -> bool:
+    """Of nftables, which State knows nothing of."""
+    return not node.run("nft list tables").stdout
+
+
 def reachable(lan: Lan, node: Node) -> bool:
     return all(lan.host.ping(address) for address in (f"192.168.77.{number(node)}", f"fd77::{number(node)}"))
 
@@ -75,8 +80,12 @@ def broadcasting(lan: Lan, milliseconds: int) -> Iterator[Callable[[], list[str]
     sending = lan.host.spawn(
         ["ping", "-qb", "-i", str(milliseconds / 1000), BROADCAST], "/var/log/broadcasts"
     )
+    own = f"ether src {lan.host.mac_of('eth0')} and broadcast"
+    lan.gateway.run(["timeout", "5", "tcpdump", "-Z", "root", "-nc", "1", "-i", "eth0", own])  # one is heard
     try:
         yield lambda: [line for line in lan.host.read(log).splitlines() if f"> {BROADCAST}" in line]
+        assert sending.running
+        assert hearing.running
     finally:
         for process in (sending, hearing):
             process.signal(signal.SIGTERM)
@@ -111,6 +120,7 @@ def test_killed_at_every_step_and_started_again(lan: Lan, action: str) -> None:
         assert reachable(lan, cut), cut.name
         cut.terwayctl("teardown")
         assert cut.state().diff(before) == [], cut.name
+        assert has_no_table(cut), cut.name
         assert reachable(lan, cut), cut.name
         daemon.term()
 
@@ -122,6 +132,7 @@ def test_killed_at_every_step_and_started_again(lan: Lan, action: str) -> None:
 def test_killed_at_every_step_and_only_the_dead_man_left(lan: Lan, action: str) -> None:
     for cut, before in each(lan, action, "kill"):
         eventually(functools.partial(is_now, cut, before), 30, f"{cut.name} is as it was", 0.2)
+        eventually(functools.partial(has_no_table, cut), 5, f"{cut.name} has nothing left")
         assert reachable(lan, cut), cut.name
 
 
@@ -129,4 +140,5 @@ def test_killed_at_every_step_and_only_the_dead_man_left(lan: Lan, action: str) 
 def test_an_error_at_every_step(lan: Lan, action: str) -> None:
     for cut, before in each(lan, action, "error"):
         assert cut.state().diff(before) == [], cut.name
+        assert has_no_table(cut), cut.name
         assert reachable(lan, cut), cut.name

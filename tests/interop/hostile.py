@@ -26,7 +26,7 @@ def reply(asked: bytes, kind: int, server: bytes, more: bytes = b"", **changes: 
     head = bytes((2, 1, 6, 0)) + changes.get("xid", asked[4:8]) + bytes(8) + ip + bytes(8)
     head += changes.get("mac", asked[28:34]) + bytes(10) + bytes(192) + b"\x63\x82\x53\x63"
     options = bytes((53, 1, kind, 54, 4)) + server
-    if kind != NAK:  # ten seconds, T1 after two
+    if kind != NAK:  # ten seconds, T1 after five
         options += struct.pack("!BBIBBIBB4s", 51, 4, 10, 58, 4, 5, 1, 4, b"\xff\xff\xff\0")
     return head + options + more + b"\xff"
 
