@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 
 from terwayd.errors import HostError, KernelError
@@ -120,20 +119,17 @@ def _divert(netlink: Netlink, step: interfaces.Divert) -> None:
 def _end_divert() -> None:
     """KernelError when it goes on: once the port is gone, the NIC would be deaf."""
     try:
-        with closing(Nftables()) as nftables:
+        with contextlib.closing(Nftables()) as nftables:
             for family, table in interfaces.DIVERT_TABLES:
                 nftables.delete_table(family, table)
-    except OSError as error:
+    except (KernelError, OSError) as error:
         if error.errno not in _NO_NFTABLES:
-            raise KernelError(f"nf_tables: {os.strerror(error.errno or 0)}", error.errno or 0) from None
-    except KernelError as error:
-        if error.errno not in _NO_NFTABLES:
-            raise
+            raise KernelError(str(error), error.errno or 0) from None
 
 
 def diverts() -> bool:
     """Whether what comes in on the NIC goes past it."""
-    with contextlib.suppress(KernelError, OSError), closing(Nftables()) as nftables:
+    with contextlib.suppress(KernelError, OSError), contextlib.closing(Nftables()) as nftables:
         return any(nftables.chains(family, table) for family, table in interfaces.DIVERT_TABLES)
     return False
 

@@ -174,12 +174,13 @@ class Divert:
 
     @property
     def command(self) -> tuple[str, ...]:
-        hook = f"type filter hook ingress device {self.dev} priority -500;"
-        divert, keep = (f"table {family} {name}" for family, name in DIVERT_TABLES)
-        divert += f" {{ chain divert {{ {hook} fwd to {self.free}; }}; }}"
-        back = f"iifname {LOCAL_PORT} oifname {self.dev} drop;"
-        keep += f" {{ chain keep {{ type filter hook forward priority -500; {back} }}; }}"
-        return ("nft", f"{divert}; {keep}")
+        chains = (
+            f"divert {{ type filter hook ingress device {self.dev} priority -500; fwd to {self.free}; }}",
+            # The port's name is no field: the journals of older versions have none.
+            f"keep {{ type filter hook forward priority -500; iifname {LOCAL_PORT} oifname {self.dev} drop; }}",
+        )
+        tables = zip(DIVERT_TABLES, chains, strict=True)
+        return ("nft", "; ".join(f"table {' '.join(table)} {{ chain {chain}; }}" for table, chain in tables))
 
     def __str__(self) -> str:
         return shlex.join(self.command)

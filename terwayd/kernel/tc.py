@@ -82,15 +82,13 @@ class TrafficControl:
 
     def drops(self) -> dict[int, int]:
         """How many frames were dropped at each hook of the namespace since it is there, by the interface's index."""
+        asked = Request("tc -s qdisc show", _GETQDISC, DUMP, _MESSAGE.pack(0, 0, 0, 0, 0))
         found = {}
-        for body in self._requests.dump(
-            Request("tc -s qdisc show", _GETQDISC, DUMP, _MESSAGE.pack(*[0] * 5))
-        ):
+        for body in self._requests.dump(asked):
             _, index, *_ = _MESSAGE.unpack_from(body)
             known = by_type(body[_MESSAGE.size :])
-            if known.get(_KIND) == b"clsact\0" and _STATS_QUEUE in (
-                stats := by_type(known.get(_STATS2, b""))
-            ):
+            stats = by_type(known.get(_STATS2, b""))
+            if known.get(_KIND) == b"clsact\0" and _STATS_QUEUE in stats:
                 *_, found[index] = _QUEUE.unpack_from(stats[_STATS_QUEUE])
         return found
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from terwayd.kernel.netlink import Netlink
-from tests.contract.hosts import assert_as_before, seen, started
+from tests.contract.hosts import assert_as_before, seen, settled, started
 from tests.contract.isolated import check, ip, run, until, wire
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root")
@@ -83,17 +83,6 @@ others = st.one_of(
 hosts = st.tuples(
     st.lists(addresses, min_size=1, max_size=6), st.lists(routes, max_size=8), st.lists(others, max_size=4)
 )
-
-
-def settled() -> bool:
-    """The kernel makes the local routes of IPv6 addresses a moment after these."""
-    words = run("ip", "-6", "-o", "addr", "show", "dev", "eth0").split()
-    there = run("ip", "-6", "route", "show", "table", "local").split()
-    return all(
-        word.partition("/")[0] in there
-        for word, last in zip(words[1:], words, strict=False)
-        if last == "inet6"
-    )
 
 
 def generated(count: str) -> None:

@@ -190,11 +190,8 @@ def test_a_static_address_needs_no_server(node: Node, lan: Lan) -> None:
             assert lan.host.ping("192.168.77.50")
             assert pod.ping(lan.world)
             pod.check()
-            for taken in (
-                "192.168.77.50",
-                lan.host_ip,
-                "192.168.77.11",
-            ):  # a pod, a host of the LAN, the node
+            others = ("192.168.77.50", lan.host_ip, "192.168.77.11")  # a pod, a host of the LAN, the node
+            for taken in others:
                 with failing(11, f"default/web-1 asks for {taken}, which another station has"):
                     other.add(config={"static": True, "runtimeConfig": {"ips": [taken]}})
             node.daemon.term()  # type: ignore[union-attr]

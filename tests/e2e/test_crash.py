@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from terwayd.dhcp.client import REBOOT_SPREAD_S
 from tests.lab import Lan, Node, eventually
 
 PODS = 20
@@ -30,7 +31,7 @@ def test_a_killed_daemon_costs_no_packet_and_no_lease(lan: Lan) -> None:
     }
     assert {lease["state"] for lease in held.values()} == {"bound"}
     # A lease whose renewal is not due needs no packet at a restart, nor a second later, when such packets are spread.
-    time.sleep(1.2)
+    time.sleep(REBOOT_SPREAD_S + 0.2)
     assert len(lan.dhcp.messages("DHCPREQUEST")) == requests
 
     # Leases run two minutes here, so that each is renewed within the next 75 seconds.

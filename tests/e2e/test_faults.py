@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from terwayd.dhcp.client import REBOOT_SPREAD_S
 from tests.lab import Lan, Node, Pod, ShimError, eventually
 from tests.lab.machine import PYTHON
 
@@ -152,7 +153,7 @@ def test_a_clock_that_is_set_back_by_a_day(lan: Lan, node: Node, pod: Pod) -> No
     assert after["state"] == "bound"
     assert after["address"] == before["address"]
     assert 0 < before["expires_in"] - after["expires_in"] < 10
-    time.sleep(1.2)  # packets of a start are spread over a second
+    time.sleep(REBOOT_SPREAD_S + 0.2)  # packets of a start are spread over a second
     assert len(lan.dhcp.messages()) == asked, "a lease that runs needs no packet"
     comes_and_goes(lan, node, "late")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from terwayd.dhcp.client import REBOOT_SPREAD_S
 from tests.e2e import shared
 from tests.lab import CommandError, Lan, Loss, Node, eventually
 
@@ -100,7 +101,7 @@ def test_a_stopped_daemon_leaves_pods_and_host_and_the_next_one_goes_on(lan: Lan
         print(f"restart: {probe.name}: {loss}")
         assert loss.none, loss
     assert node.state() == bridged
-    time.sleep(1.2)  # packets of a start are spread over a second
+    time.sleep(REBOOT_SPREAD_S + 0.2)  # packets of a start are spread over a second
     assert len(lan.dhcp.messages()) == asked, "a lease that runs needs no packet"
     again = node.api("Leases")["leases"]
     assert [(one["address"], one["client_id"], one["state"]) for one in again] == [
